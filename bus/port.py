@@ -1,0 +1,183 @@
+"""The bus as the rest of the pack sees it; `bus.memory` and `bus.jetstream` implement it.
+
+    BusError
+    ├── Unavailable      not reachable within the deadline: try later, nothing is known to be stored
+    ├── Rejected         understood and refused: too large, no permission, stream full, incompatible
+    └── Conflict         a key has another revision than the one expected
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+
+class BusError(Exception):
+    """Something went wrong between us and the bus; the text is for the operator."""
+
+
+class Unavailable(BusError):
+    """Not reachable within the deadline. Whether the message was stored is not known."""
+
+
+class Rejected(BusError):
+    """The bus understood and refused: too large, not permitted, stream full, incompatible stream."""
+
+
+class Conflict(BusError):
+    """The key's revision is not the one that was expected: somebody else wrote first."""
+
+
+class StreamName(StrEnum):
+    HEALTH = "HEALTH"
+    TRIGGER = "TRIGGER"
+    ACTION = "ACTION"
+    AUDIT = "AUDIT"
+    ALERT = "ALERT"
+    APPROVAL = "APPROVAL"
+    DLQ = "DLQ"
+
+
+class Bucket(StrEnum):
+    INCIDENTS = "incidents"
+    LEASES = "leases"
+    PLANS = "plans"
+    FLEET = "fleet"
+
+
+class Message(Protocol):
+    """One message that was delivered. Exactly one of the four answers ends it."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def stored_at(self) -> datetime:
+        """When the bus stored it, in UTC: the time of a message without an envelope."""
+        ...
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def deliveries(self) -> int:
+        """1 for the first delivery."""
+        ...
+
+    async def ack(self) -> None: ...
+    async def nak(self, delay: timedelta | None = None) -> None: ...
+    async def term(self) -> None:
+        """Never deliver again."""
+        ...
+
+    async def in_progress(self) -> None:
+        """Still being worked on: the acknowledgement wait begins anew."""
+        ...
+
+
+Handler = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A durable consumer: what is wanted, and under which name its position is kept."""
+
+    stream: StreamName
+    durable: str
+    subjects: Sequence[str]
+    window: int = 64
+    """Messages being handled at once; the next ones wait on the server."""
+    ack_wait: timedelta = timedelta(seconds=30)
+    replay: bool = True
+    """Deliver what is stored already (True), or only what comes from now on."""
+
+
+class Consumption(Protocol):
+    """A running consumer."""
+
+    async def stop(self) -> None:
+        """Take no more, wait for the handlers that run, return."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value of a bucket. `deleted` is only seen while watching."""
+
+    key: str
+    value: bytes
+    revision: int
+    deleted: bool = False
+
+
+class KeyValue(Protocol):
+    """One bucket. Keys are dotted tokens built by `bus.subjects`."""
+
+    async def get(self, key: str) -> Entry | None: ...
+    async def create(self, key: str, value: bytes) -> int:
+        """Store a key that does not exist; return its revision. Raises Conflict when it does."""
+        ...
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Replace the value whose revision is *revision*; return the new one. Raises Conflict."""
+        ...
+
+    async def delete(self, key: str, revision: int | None = None) -> None:
+        """Remove the key, if given only at that revision. Raises Conflict."""
+        ...
+
+    async def keys(self, prefix: str = "") -> list[str]: ...
+    def watch(self, prefix: str = "") -> AsyncIterator[Entry | None]:
+        """Every present entry, then None once, then every change as it comes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message read back from a stream without consuming it."""
+
+    stream: StreamName
+    sequence: int
+    subject: str
+    body: bytes
+    stored_at: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Bus(Protocol):
+    async def publish(
+        self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Return when the message is stored.
+
+        Raises Unavailable after the publishing deadline, Rejected when it is too large, not
+        permitted or the stream is full.
+        """
+        ...
+
+    async def publish_soon(
+        self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Awaitable[None]:
+        """Send now, bounded by a window; the awaitable returned ends when the message is stored, and raises as `publish` does."""
+        ...
+
+    async def announce(self, subject: str, body: bytes) -> None:
+        """Publish at most once, stored nowhere: heartbeats. Does nothing while disconnected."""
+        ...
+
+    def listen(self, pattern: str) -> AsyncIterator[tuple[str, bytes]]:
+        """What is announced or published on *pattern* from now on, stored or not."""
+        ...
+
+    async def consume(self, subscription: Subscription, handler: Handler) -> Consumption: ...
+    async def bucket(self, name: Bucket) -> KeyValue: ...
+    def read(self, stream: StreamName, pattern: str = "", since: datetime | None = None) -> AsyncIterator[Stored]:
+        """What the stream holds now, oldest first, then end."""
+        ...
+
+    async def close(self) -> None:
+        """Flush what is published, leave."""
+        ...

@@ -1,0 +1,130 @@
+"""The only place that builds or parses subjects and keys.
+
+A host becomes one token, dots to dashes. A target becomes 16 hexadecimal digits of the SHA-256 of its
+canonical name, since names hold `@`, `#`, `/` and spaces; the name itself is in the data.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,63}")
+ANY_HOST = "any"
+"""The host token of a central function's triggers."""
+
+
+class BadSubject(ValueError):
+    """The parts do not make a subject, or the subject is none of ours."""
+
+
+def _token(text: str, what: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise BadSubject(f"{what} {text!r} is no subject token; allowed are letters, digits, - and _")
+    return text
+
+
+def host_token(host: str) -> str:
+    """The host name as one token. Raises BadSubject for a name that is none."""
+    return _token(host.strip(".").replace(".", "-"), "host")
+
+
+def target_token(target: str) -> str:
+    """Sixteen hexadecimal digits that stand for *target*."""
+    return hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`disk.free_space` as (domain, function). Raises BadSubject."""
+    domain, dot, function = name.partition(".")
+    if not dot:
+        raise BadSubject(f"{name!r} is no function or collector name; they look like disk.free_space")
+    return _token(domain, "domain"), _token(function, "function")
+
+
+def health(host: str, domain: str, signal: str, target: str) -> str:
+    return f"ansai.health.{host_token(host)}.{_token(domain, 'domain')}.{_token(signal, 'signal')}.{target_token(target)}"
+
+
+def health_pattern(host: str | None, domain: str, signal: str) -> str:
+    """What a function listens to; host None hears all hosts."""
+    return f"ansai.health.{host_token(host) if host else '*'}.{domain}.{signal}.*"
+
+
+def trigger(host: str, function: str, who: str | None = None) -> str:
+    base = f"ansai.trigger.{host_token(host)}.{'.'.join(split_name(function))}"
+    return f"{base}.{_token(who, 'operator')}" if who else base
+
+
+def trigger_patterns(host: str, function: str) -> tuple[str, str]:
+    """Without and with the operator's token."""
+    base = trigger(host, function)
+    return base, f"{base}.*"
+
+
+def action(host: str, function: str, step: str) -> str:
+    return f"ansai.action.{host_token(host)}.{'.'.join(split_name(function))}.{_token(step, 'step')}"
+
+
+def audit(host: str, function: str, emitter: str) -> str:
+    return f"ansai.audit.{host_token(host)}.{'.'.join(split_name(function))}.{_token(emitter, 'emitter')}"
+
+
+def alert(host: str, function: str, severity: str) -> str:
+    return f"ansai.alert.{host_token(host)}.{'.'.join(split_name(function))}.{_token(severity, 'severity')}"
+
+
+def dead_letter(function: str) -> str:
+    return f"ansai.dlq.{'.'.join(split_name(function))}"
+
+
+def heartbeat(host: str, component: str) -> str:
+    return f"ansai.heartbeat.{host_token(host)}.{_token(component, 'component')}"
+
+
+def state_key(host: str, function: str, target: str) -> str:
+    """Key of an incident or a lease."""
+    return f"{host_token(host)}.{'.'.join(split_name(function))}.{target_token(target)}"
+
+
+def state_prefix(host: str, function: str) -> str:
+    """What all `state_key`s of a function on a host begin with, final dot included."""
+    return f"{host_token(host)}.{'.'.join(split_name(function))}."
+
+
+def durable(name: str) -> str:
+    """A consumer's name: no dots, which nats refuses."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:128]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A parsed subject: kind (`health`, `trigger`, …), and what its kind has of the other parts."""
+
+    kind: str
+    host: str = ""
+    domain: str = ""
+    name: str = ""
+    """The signal of a health subject, the function's own name elsewhere."""
+    last: str = ""
+    """Target token, operator, step, emitter or severity."""
+
+    @property
+    def function(self) -> str:
+        return f"{self.domain}.{self.name}"
+
+
+def parse(subject: str) -> Subject:
+    """Take a subject apart. Raises BadSubject when it is none of ours."""
+    parts = subject.split(".")
+    if parts[0] == "ansai" and all(parts):
+        if parts[1] == "dlq" and len(parts) == 4:
+            return Subject("dlq", domain=parts[2], name=parts[3])
+        if parts[1] == "heartbeat" and len(parts) == 4:
+            return Subject("heartbeat", host=parts[2], last=parts[3])
+        if parts[1] in {"health", "action", "audit", "alert"} and len(parts) == 6:
+            return Subject(*parts[1:6])
+        if parts[1] == "trigger" and len(parts) in {5, 6}:
+            return Subject(*parts[1:5], last=parts[5] if len(parts) == 6 else "")
+        if parts[1] == "approval" and len(parts) in {6, 7}:
+            return Subject(*parts[1:5], last=".".join(parts[5:]))
+    raise BadSubject(f"{subject!r} is none of ours; see the table of subjects in the README")

@@ -1,0 +1,1 @@
+"""Who heals: the engine all functions share, and one folder per domain."""

@@ -1,0 +1,1 @@
+"""What every function is made of, and the engine that runs it."""

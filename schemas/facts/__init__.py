@@ -1,0 +1,1 @@
+"""What probes read: plain values about files, package caches, journals and containers."""

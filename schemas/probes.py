@@ -1,0 +1,124 @@
+"""What can be read. Collectors and functions hold these ports and no others; `infra.adapters` implements them.
+
+Every method blocks; whoever calls one runs it in a thread with a deadline. Nothing here changes the
+machine, not even an access time where that can be avoided.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from schemas.facts.containers import Engine
+from schemas.facts.files import DeletedOpen, FileStat, LargeFile, Mount, Root, Usage
+from schemas.facts.journal import JournalUsage
+from schemas.facts.logs import LogRotation
+from schemas.facts.packages import PackageCache
+
+
+class ProbeError(Exception):
+    """A read that did not give an answer: the truth is unknown. The text says what was read and what was seen."""
+
+
+@dataclass
+class Walk:
+    """What one walk looks for, and, while it is iterated, what it passed by and why.
+
+    Memory does not grow with the number of files met.
+    """
+
+    root: Root
+    older_than: datetime
+    """only files whose newest time lies before this"""
+    names: tuple[str, ...] = ()
+    """globs of base names to yield; none means every name"""
+    exclude: tuple[str, ...] = ()
+    """globs of base names that are passed by, directories with all below them"""
+    by_mtime: bool = False
+    """the age counts from mtime alone (rotated logs), not from the newest of the three times (temporary files)"""
+    skip: Collection[tuple[int, int]] = ()
+    """(device, inode) of files in use"""
+    met: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    """reason → how many files or directories, e.g. `in use`, `hard link`, `another mount`, `permission denied`"""
+
+
+class FileProbe(Protocol):
+    def mounts(self) -> list[Mount]:
+        """Every mount of this namespace, in the kernel's order."""
+        ...
+
+    def usage(self, point: str) -> Usage:
+        """Raises ProbeError when the mount is gone, hangs, or is none."""
+        ...
+
+    def mount_of(self, path: str) -> str:
+        """The mount point that holds *path*. Raises ProbeError when the path does not exist."""
+        ...
+
+    def root(self, path: str) -> Root:
+        """Open *path* without following a link in any component.
+
+        Raises ProbeError when it is missing, no directory, a link, or on the list of directories that
+        are never cleaned as a whole (`/`, `/home`, `/etc`, …).
+        """
+        ...
+
+    def walk(self, walk: Walk) -> Iterator[FileStat]:
+        """Regular files below the root that match, by descriptors only: no link is followed, no mount crossed.
+
+        A name that vanishes or changes under the walk is passed by and counted in `walk.skipped`.
+        """
+        ...
+
+    def in_use(self) -> frozenset[tuple[int, int]]:
+        """(device, inode) of everything that some process holds open, maps, runs or stands in.
+
+        Raises ProbeError when other processes can't be inspected.
+        """
+        ...
+
+    def deleted_open(self) -> list[DeletedOpen]:
+        """Deleted files that are still open, each (device, inode) once, largest first."""
+        ...
+
+    def largest(self, point: str, count: int) -> list[LargeFile]:
+        """The *count* largest files of one filesystem."""
+        ...
+
+
+class PackageProbe(Protocol):
+    def caches(self) -> list[PackageCache]: ...
+
+
+class JournalProbe(Protocol):
+    def usage(self) -> JournalUsage | None:
+        """None on a machine without a journal on disk."""
+        ...
+
+
+class LogRotationProbe(Protocol):
+    def rotation(self) -> LogRotation: ...
+
+
+class ContainerProbe(Protocol):
+    def engine(self) -> Engine | None:
+        """None where no engine answers."""
+        ...
+
+
+class Probes(Protocol):
+    """All read-only ports. A port that isn't used is never built, its client never imported."""
+
+    @property
+    def files(self) -> FileProbe: ...
+    @property
+    def packages(self) -> PackageProbe: ...
+    @property
+    def journal(self) -> JournalProbe: ...
+    @property
+    def log_rotation(self) -> LogRotationProbe: ...
+    @property
+    def containers(self) -> ContainerProbe: ...
+
+

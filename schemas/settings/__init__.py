@@ -1,0 +1,1 @@
+"""One section of `ansai.yaml` per domain, read by its collectors and its functions; and the common sections."""
