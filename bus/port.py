@@ -1,9 +1,9 @@
 """The bus as the rest of the pack sees it; `bus.memory` and `bus.jetstream` implement it.
 
-    BusError
-    ├── Unavailable      not reachable within the deadline: try later, nothing is known to be stored
-    ├── Rejected         understood and refused: too large, no permission, stream full, incompatible
-    └── Conflict         a key has another revision than the one expected
+BusError
+├── Unavailable      not reachable within the deadline: try later, nothing is known to be stored
+├── Rejected         understood and refused: too large, no permission, stream full, incompatible
+└── Conflict         a key has another revision than the one expected
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

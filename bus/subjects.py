@@ -42,7 +42,9 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def health(host: str, domain: str, signal: str, target: str) -> str:
-    return f"ansai.health.{host_token(host)}.{_token(domain, 'domain')}.{_token(signal, 'signal')}.{target_token(target)}"
+    return (
+        f"ansai.health.{host_token(host)}.{_token(domain, 'domain')}.{_token(signal, 'signal')}.{target_token(target)}"
+    )
 
 
 def health_pattern(host: str | None, domain: str, signal: str) -> str:
@@ -124,7 +126,7 @@ def parse(subject: str) -> Subject:
         if parts[1] in {"health", "action", "audit", "alert"} and len(parts) == 6:
             return Subject(*parts[1:6])
         if parts[1] == "trigger" and len(parts) in {5, 6}:
-            return Subject(*parts[1:5], last=parts[5] if len(parts) == 6 else "")
+            return Subject(parts[1], parts[2], parts[3], parts[4], last="".join(parts[5:]))
         if parts[1] == "approval" and len(parts) in {6, 7}:
-            return Subject(*parts[1:5], last=".".join(parts[5:]))
+            return Subject(parts[1], parts[2], parts[3], parts[4], last=".".join(parts[5:]))
     raise BadSubject(f"{subject!r} is none of ours; see the table of subjects in the README")

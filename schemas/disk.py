@@ -22,9 +22,13 @@ class DiskPressure(Health):
     total: int | None = Field(None, ge=0, description="Bytes or inodes.")
     used: int | None = Field(None, ge=0)
     available: int | None = Field(None, ge=0, description="What ordinary users can still take.")
-    percent: float | None = Field(None, ge=0, le=100, description="As df prints it: used / (used + available), rounded up.")
+    percent: float | None = Field(
+        None, ge=0, le=100, description="As df prints it: used / (used + available), rounded up."
+    )
     per_second: float | None = Field(None, description="Robust slope of `used` over the last hour.")
     per_second_day: float | None = Field(None, description="Robust slope of `used` over the last 24 hours.")
-    seconds_to_full: float | None = Field(None, ge=0, description="At the steeper of both slopes; none when not growing.")
+    seconds_to_full: float | None = Field(
+        None, ge=0, description="At the steeper of both slopes; none when not growing."
+    )
     deleted_open_bytes: int | None = Field(None, ge=0, description="Held by deleted files that a process keeps open.")
     findings: tuple[Text, ...] = Field((), description="What does not add up, one sentence each.")

@@ -35,7 +35,7 @@ def parse_duration(value: object) -> object:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f"{value} has no unit; write, for example, {value} days or {value} s")
-    if not isinstance(value, str) or value.startswith("P") or value.startswith("-P"):
+    if not isinstance(value, str) or value.startswith(("P", "-P")):
         return value  # a timedelta, or ISO 8601, which pydantic reads
     seconds, position = 0.0, 0
     for match in _DURATION.finditer(value):
@@ -66,7 +66,8 @@ def show_duration(duration: timedelta | float) -> str:
         return "-" + show_duration(-seconds)
     if seconds < 10:
         return f"{seconds:.1f} s"
-    parts, rest = [], round(seconds)
+    parts: list[str] = []
+    rest = round(seconds)
     for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if rest >= length and len(parts) < 2:
             parts.append(f"{rest // length} {name}")
