@@ -161,7 +161,7 @@ class Bus(Protocol):
     async def publish_soon(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Awaitable[None]:
-        """Send now, bounded by a window; the awaitable returned ends when the message is stored, and raises as `publish` does."""
+        """Send now, bounded by a window; the awaitable ends when the message is stored, and raises as `publish` does."""
         ...
 
     async def announce(self, subject: str, body: bytes) -> None:

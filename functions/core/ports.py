@@ -18,7 +18,10 @@ class ToolError(Exception):
 
 class FileTools(Protocol):
     def remove(self, root: Root, items: Sequence[FileItem]) -> list[ItemResult]:
-        """Unlink regular files below *root*, by descriptors. Raises ToolError when the root itself is another one or read-only."""
+        """Unlink regular files below *root*, by descriptors.
+
+        Raises ToolError when the root itself is another one or read-only.
+        """
         ...
 
     def compress(self, root: Root, items: Sequence[FileItem]) -> list[ItemResult]:
@@ -42,7 +45,7 @@ class PackageTools(Protocol):
 
 class JournalTools(Protocol):
     def vacuum(self, directory: str, size: int, keep_since: datetime) -> ItemResult:
-        """Rotate, then remove archived files, oldest first, down to *size* bytes but none that holds entries after *keep_since*."""
+        """Rotate, then remove archived files, oldest first, down to *size* bytes, none with entries after *keep_since*."""
         ...
 
 
