@@ -63,8 +63,12 @@ class Risk(StrEnum):
 class UndoWhen(StrEnum):
     """When actions are taken back, besides the failed one itself."""
 
+    NEVER = "never"
+    """it freed something: taking it back would make things worse"""
     FAILED = "failed"
+    """a later action of the plan failed"""
     GAP_NOT_SMALLER = "gap_not_smaller"
+    """its rung did not help, or a later action failed: for settings"""
 
 
 class Outcome(StrEnum):

@@ -1,14 +1,20 @@
-"""What can be changed. Only the engine holds these tools; `infra.adapters` implements them.
+"""What the engine holds: the tools that change things, and where it remembers and tells.
 
-Every method blocks and runs in a thread. Each checks, immediately before it acts, that an item is still
+`infra.adapters` implements the tools, `infra.hosts` the ledger, the leases and the story.
+
+Every method of a tool blocks and runs in a thread. Each checks, immediately before it acts, that an item is still
 the one that was planned; one that changed is skipped, not failed. None retries.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from schemas.alert import Alert
+from schemas.audit import ActionEvent
 from schemas.facts.files import FileItem, Root
+from schemas.incident import Incident
 from schemas.remediation import ItemResult
 
 
@@ -33,7 +39,7 @@ class FileTools(Protocol):
         ...
 
     def decompress(self, root: Root, items: Sequence[FileItem]) -> list[ItemResult]:
-        """The way back of `compress`: items name the original files; their `.gz` is replaced by the original again."""
+        """The way back of `compress`: items name the originals; each `.gz` becomes the original again."""
         ...
 
 
@@ -74,3 +80,71 @@ class Tools(Protocol):
     def log_rotation(self) -> LogRotationTools: ...
     @property
     def containers(self) -> ContainerTools: ...
+
+
+class NotStored(Exception):
+    """The audit record could not be stored. No audit, no action."""
+
+
+class LedgerConflict(Exception):
+    """Somebody else wrote the incident first: what we knew is old."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """An incident and the revision at which it was read; revision 0 when there is none yet."""
+
+    incident: Incident | None
+    revision: int
+
+
+class Ledger(Protocol):
+    """The incidents of one function: durable, replaced by compare-and-set."""
+
+    def is_open(self, target: str) -> bool:
+        """From a local mirror, without asking the bus; may lag by moments."""
+        ...
+
+    def open_incidents(self) -> list[Incident]:
+        """From the mirror."""
+        ...
+
+    async def load(self, target: str) -> Remembered: ...
+    async def save(self, incident: Incident, revision: int) -> int:
+        """Store, return the new revision. Raises LedgerConflict, NotStored."""
+        ...
+
+
+class Held(Protocol):
+    """A lease that is ours until it is lost."""
+
+    @property
+    def token(self) -> int:
+        """The acquisition revision: rises with every new holder of the same target."""
+        ...
+
+    @property
+    def lost(self) -> bool: ...
+    async def release(self) -> None: ...
+
+
+class Leases(Protocol):
+    async def acquire(self, target: str) -> Held | None:
+        """The lease, renewed in the background; None while somebody else holds it. Raises NotStored."""
+        ...
+
+
+class Story(Protocol):
+    """What is told. Each call returns when the message is stored."""
+
+    async def audit(self, correlation: str, **fields: object) -> None:
+        """Append one audit record (the fields of `schemas.audit.AuditRecord`). Raises NotStored."""
+        ...
+
+    async def action(self, correlation: str, event: ActionEvent) -> None:
+        """Tell followers. Never raises: a follower is no condition for acting."""
+        ...
+
+    async def alert(self, correlation: str, alert: Alert) -> bool:
+        """Tell people; False when it could not be stored by now."""
+        ...

@@ -1,0 +1,102 @@
+"""The two ways to carry out a plan: live, or foretold. The engine walks the ladder the same with either."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from datetime import datetime
+from typing import Any, Protocol
+
+from functions.core.observation import Observation
+from functions.core.plan import Action, Planned
+from functions.core.ports import ToolError, Tools
+from schemas.audit import Step
+from schemas.incident import Incident, IncidentState
+from schemas.remediation import ActionResult, Gap, Mode, Outcome
+
+
+class Journal(Protocol):
+    """Where a change is written down, before and after; raises NotStored, and then nothing is done."""
+
+    async def acting(self, planned: Planned) -> None: ...
+    async def acted(self, planned: Planned, result: ActionResult) -> None: ...
+
+
+class Actuator(Protocol):
+    mode: Mode
+
+    def beginning(self, incident: Incident, now: datetime) -> dict[str, Any]:
+        """What the incident keeps of the fact that a plan is now carried out."""
+        ...
+
+    async def carry_out(self, planned: Planned) -> ActionResult:
+        """Expected trouble is a result with the outcome failed; anything else is raised."""
+        ...
+
+    async def measure(self, before: Observation, done: Planned) -> Observation:
+        """How the target is after one action."""
+        ...
+
+    def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
+        """What to say of the whole, given the last gap."""
+        ...
+
+
+class Live:
+    """Applies, writes down, and measures by observing again."""
+
+    mode = Mode.AUTO
+
+    def __init__(
+        self, tools: Tools, executor: Executor, journal: Journal, observe: Callable[[], Awaitable[Observation]]
+    ) -> None:
+        self._tools = tools
+        self._executor = executor
+        self._journal = journal
+        self._observe = observe
+
+    def beginning(self, incident: Incident, now: datetime) -> dict[str, Any]:
+        return {"state": IncidentState.ACTING, "attempts": incident.attempts + 1, "attempted_at": now}
+
+    async def carry_out(self, planned: Planned) -> ActionResult:
+        await self._journal.acting(planned)
+        result = await self.apply(planned.action)
+        await self._journal.acted(planned, result)
+        return result
+
+    async def apply(self, action: Action) -> ActionResult:
+        """Apply without writing down: the caller has."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, action.apply, self._tools)
+        except ToolError as error:
+            return ActionResult(outcome=Outcome.FAILED, detail=str(error))
+
+    async def measure(self, before: Observation, done: Planned) -> Observation:
+        return await self._observe()
+
+    def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
+        if gap.closed:
+            return Step.HEALED, Outcome.DONE
+        return Step.UNHEALED, Outcome.INEFFECTIVE if gap.known else Outcome.INCONCLUSIVE
+
+
+class Foretold:
+    """Records what would be done; only exact estimates count, so it never promises more than live does."""
+
+    mode = Mode.DRY_RUN
+
+    def beginning(self, incident: Incident, now: datetime) -> dict[str, Any]:
+        return {"foretold_at": now}
+
+    async def carry_out(self, planned: Planned) -> ActionResult:
+        freed: dict[str, float] = {}
+        for estimate in planned.action.estimates():
+            freed[estimate.unit] = freed.get(estimate.unit, 0) + estimate.amount
+        return ActionResult(outcome=Outcome.WOULD, done=len(planned.action.items()), freed=freed)
+
+    async def measure(self, before: Observation, done: Planned) -> Observation:
+        gap = before.gap
+        left = None if gap.amount is None else gap.amount - done.action.exact(gap.unit)
+        return Observation(before.began, before.seen, Gap(amount=left, unit=gap.unit, reason="foretold"))
+
+    def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
+        return Step.WOULD, Outcome.WOULD

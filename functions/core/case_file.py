@@ -1,0 +1,168 @@
+"""What is known and told about one target while its lease is held: the incident, the audit, the events, the alerts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from functions.core.plan import Action, Planned
+from functions.core.ports import Ledger, Story
+from schemas.alert import Alert, AlertState, Severity
+from schemas.audit import ActionEvent, Step
+from schemas.clock import Clock
+from schemas.incident import Begun, Incident, IncidentState
+from schemas.remediation import ActionResult, Gap, Mode, Outcome, Report
+from schemas.trigger import Asked
+
+NAMED = 200_000
+"""Characters of item names in one audit record; nats-server takes 1 MiB a message unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the engine looks at a target."""
+
+    correlation: str
+    asked: Asked | None = None
+    """set when a person asked"""
+    who: str = ""
+
+
+class CaseFile:
+    """The incident and its story. Every change of the incident goes through `remember`."""
+
+    def __init__(self, ledger: Ledger, story: Story, clock: Clock, host: str, function: str, target: str) -> None:
+        self._ledger = ledger
+        self._story = story
+        self._clock = clock
+        self._identity = {"host": host, "function": function, "target": target}
+        self._revision: int | None = 0
+        self._before: Incident | None = None
+        self.incident: Incident | None = None
+        self.cause = Cause("")
+        self.mode = Mode.DRY_RUN
+
+    async def open(self, cause: Cause, mode: Mode) -> None:
+        """Read what is remembered. Raises NotStored."""
+        self.cause, self.mode = cause, mode
+        remembered = await self._ledger.load(self._identity["target"])
+        self._revision, self._before = remembered.revision, remembered.incident
+        if self._before is not None and self._before.open:
+            self.incident = self._before
+
+    def begin(self, gap: Gap, *, remembered: bool) -> Incident:
+        """A new incident; not remembered at all for a dry run that a person asked for."""
+        now, before = self._clock.now(), self._before
+        if not remembered:
+            self._revision = None
+        self.incident = Incident(
+            correlation=self.cause.correlation, state=IncidentState.OPEN, opened_at=now, changed_at=now, gap=gap,
+            attempted_at=before.attempted_at if before else None,
+            ineffective=before.ineffective if before else {},
+            heals=before.heals if before else 0,
+            **self._identity,
+        )  # fmt: skip
+        return self.incident
+
+    async def remember(self, **changes: Any) -> Incident:
+        """Change the incident and store it. Raises LedgerConflict, NotStored."""
+        assert self.incident is not None
+        self.incident = self.incident.model_copy(update={**changes, "changed_at": self._clock.now()})
+        if self._revision is not None:
+            self._revision = await self._ledger.save(self.incident, self._revision)
+        return self.incident
+
+    async def close(self) -> None:
+        assert self.incident is not None
+        await self.remember(
+            state=IncidentState.CLOSED, begun=None, refusal="", healed_at=self._clock.now(),
+            heals=self.incident.heals + 1,
+        )  # fmt: skip
+
+    async def stuck(self, why: str) -> None:
+        """Give up on the target until a person lifts it."""
+        await self.remember(state=IncidentState.STUCK, begun=None)
+        await self.audit(Step.STUCK, outcome=Outcome.STUCK, text=why)
+        function, target = self._identity["function"], self._identity["target"]
+        await self.alert(
+            Severity.CRITICAL, AlertState.UNHEALED, f"{target} needs a person: {why}",
+            "Nothing more is done by itself. Look at the target; then lift it with:"
+            f" ansai trigger {function} --target {target} --live",
+        )  # fmt: skip
+
+    # The actuator's journal: a change is written down twice before it is made, in the audit and in the incident.
+
+    async def acting(self, planned: Planned) -> None:
+        """Raises NotStored, LedgerConflict: then nothing may be touched."""
+        assert self.incident is not None
+        fields = _of(planned)
+        await self.audit(Step.ACTING, **_named(planned.action), **fields)
+        await self.remember(
+            begun=Begun(
+                plan_hash=self.incident.last_plan, rung=planned.rung.name, position=planned.position,
+                action=planned.action.model_dump(mode="json"), at=self._clock.now(),
+            )
+        )  # fmt: skip
+        await self.tell(Step.ACTING, planned.action.title(), **fields)
+
+    async def acted(self, planned: Planned, result: ActionResult) -> None:
+        fields: dict[str, Any] = {**_of(planned), "result": result, "outcome": result.outcome}
+        step = Step.FAILED if result.outcome is Outcome.FAILED else Step.ACTED
+        await self.audit(step, text=result.detail, **fields)
+        await self.remember(begun=None, last_outcome=result.outcome)
+        await self.tell(step, result.detail or planned.action.title(), **fields)
+
+    async def undoing(self, inverse: Action, rung: str) -> None:
+        await self.audit(Step.UNDOING, rung=rung, action=inverse.summary(), **_named(inverse))
+
+    async def undone(self, inverse: Action, rung: str, result: ActionResult) -> str:
+        text = f"{inverse.title()}: {result.outcome}{': ' + result.detail if result.detail else ''}"
+        await self.audit(
+            Step.UNDONE, rung=rung, action=inverse.summary(), result=result, outcome=result.outcome, text=text
+        )
+        await self.tell(Step.UNDONE, text, rung=rung, result=result, outcome=result.outcome)
+        return text
+
+    async def audit(self, step: Step, **fields: Any) -> None:
+        """Raises NotStored."""
+        await self._story.audit(
+            self.cause.correlation, step=step, mode=self.mode, who=self.cause.who, incident=self._incident_id(),
+            **self._identity, **fields,
+        )  # fmt: skip
+
+    async def tell(self, step: Step, text: str, **fields: Any) -> None:
+        event = ActionEvent(
+            step=step, mode=self.mode, text=text, incident=self._incident_id(), **self._identity, **fields
+        )
+        await self._story.action(self.cause.correlation, event)
+
+    async def alert(
+        self, severity: Severity, state: AlertState, title: str, next_step: str, report: Report | None = None
+    ) -> datetime | None:
+        """When it was stored; None when it could not be."""
+        now = self._clock.now()
+        alert = Alert(
+            severity=severity, state=state, title=title, next=next_step, incident=self._incident_id(), report=report,
+            stop=f'Set policy.functions."{self._identity["function"]}".enabled to false.', at=now, **self._identity,
+        )  # fmt: skip
+        return now if await self._story.alert(self.cause.correlation, alert) else None
+
+    def _incident_id(self) -> str:
+        return self.incident.id if self.incident is not None and self._revision is not None else ""
+
+
+def _of(planned: Planned) -> dict[str, Any]:
+    return {"rung": planned.rung.name, "position": planned.position, "action": planned.action.summary()}
+
+
+def _named(action: Action) -> dict[str, Any]:
+    """As many item names as one message holds, and how many were left out."""
+    items: Sequence[str] = action.items()
+    room, named = NAMED, 0
+    for item in items:
+        room -= 4 * len(item)  # the longest escape of a character
+        if room < 0:
+            break
+        named += 1
+    left = len(items) - named
+    return {"items": tuple(items[:named]), "data": {"items_not_named": left} if left else {}}

@@ -1,0 +1,166 @@
+"""The only code that acts, the same for every function, dry or live.
+
+event ─▶ fresh? ─▶ observe ─▶ gap ─▶ closed and no open incident: settled, nothing else is touched
+                                └──▶ lease ─▶ treatment: recover, plan, guard, climb, conclude
+"""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+from functions.core.case_file import CaseFile, Cause
+from functions.core.observation import Observer
+from functions.core.ports import Leases, Ledger, LedgerConflict, NotStored, Story, Tools
+from functions.core.remedy import AnyRemedy, Case, match_target
+from functions.core.treatment import SETTLED, Practice, Treatment, Verdict
+from schemas.audit import Step
+from schemas.clock import Clock
+from schemas.envelope import Event, new_id
+from schemas.health import Health, Level
+from schemas.probes import ProbeError, Probes
+from schemas.remediation import Outcome
+from schemas.settings.base import Settings
+from schemas.settings.policy import EffectivePolicy
+from schemas.trigger import Asked, Trigger
+
+logger = logging.getLogger(__name__)
+
+BUSY = timedelta(seconds=5)
+"""When somebody else works on the target, or the bus can't store: look again after this."""
+
+THREADS = 4
+"""Blocking reads and actions of one function at once; a hanging mount holds one of them."""
+
+
+class Engine:
+    """Runs one remedy on one host. Events come in through `on_health` and `on_trigger`; `stop` ends it."""
+
+    def __init__(
+        self, remedy: AnyRemedy, settings: Settings, policy: EffectivePolicy, host: str,
+        probes: Probes, tools: Tools, ledger: Ledger, leases: Leases, story: Story, clock: Clock,
+        read_timeout: timedelta = timedelta(seconds=30),
+    ) -> None:  # fmt: skip
+        self.remedy = remedy
+        self.policy = policy
+        self._settings = settings
+        self._host = host
+        self._leases = leases
+        self._stopping = False
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix=remedy.name)
+        observer = Observer(remedy, probes, clock, self._executor, read_timeout)
+        self._practice = Practice(
+            remedy, policy, host, observer, tools, ledger, story, clock, stopping=lambda: self._stopping
+        )
+        self._again: dict[str, asyncio.Task[None]] = {}
+        self._running: set[asyncio.Task[Verdict]] = set()
+
+    async def start(self) -> None:
+        """Look again at every incident that is open: what a crash or a stop left behind ends now."""
+        for incident in self._practice.ledger.open_incidents():
+            self._look_again(incident.target, self._practice.clock.now())
+
+    async def stop(self) -> None:
+        """Begin nothing more; return when the running actions have ended and the leases are handed back."""
+        self._stopping = True
+        for task in self._again.values():
+            task.cancel()
+        await asyncio.gather(*self._again.values(), *self._running, return_exceptions=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def on_health(self, event: Event[Any]) -> Verdict:
+        """Handle one fresh health event that this function listens to."""
+        health: Health = event.data
+        remembered = self._practice.ledger.is_open(health.target)
+        if health.level is Level.UNKNOWN or (health.level is Level.OK and not remembered):
+            return SETTLED
+        case = self._case(health.target, health)
+        observation = await self._practice.observer.since(event.time, case)
+        if observation.gap.closed and not remembered:
+            return SETTLED
+        return await self._treat(case, Cause(event.correlationid))
+
+    async def on_trigger(self, trigger: Trigger, correlation: str, who: str) -> Verdict:
+        """Evaluate what the order names. Naming nothing evaluates all targets and selects none for action."""
+        asked = trigger.mode if trigger.target is not None else Asked.DRY_RUN
+        cause = Cause(correlation, asked, who)
+        file = await self._file(trigger.target or "", cause)
+        try:
+            targets = await self._practice.observer.targets(self._settings)
+        except ProbeError as error:
+            await file.tell(Step.REFUSED, f"targets can't be listed: {error}", outcome=Outcome.INCONCLUSIVE, final=True)
+            return SETTLED
+        selected = targets if trigger.target is None else match_target(trigger.target, targets)
+        try:
+            if not selected:
+                await self._no_such_target(file, targets)
+                return SETTLED
+            text = f"{asked} asked for {', '.join(selected)}"
+            await file.audit(Step.RECEIVED, text=trigger.reason or text, data={"targets": list(selected)})
+        except NotStored as error:
+            logger.error("nothing is done without an audit record: %s", error)
+            return Verdict(retry_after=BUSY)
+        await file.tell(Step.RECEIVED, text, data={"targets": list(selected)})
+        verdicts = [await self._treat(self._case(target, None), cause) for target in selected]
+        return next((verdict for verdict in verdicts if verdict.retry_after), SETTLED)
+
+    async def _no_such_target(self, file: CaseFile, targets: list[str]) -> None:
+        known = ", ".join(targets[:20]) or "none"
+        await file.audit(Step.REFUSED, rule="target", limit=known, seen="no such target", outcome=Outcome.REFUSED)
+        await file.tell(
+            Step.REFUSED,
+            f"refused by target: no such target here; known are {known}",
+            outcome=Outcome.REFUSED,
+            final=True,
+        )
+
+    async def _file(self, target: str, cause: Cause) -> CaseFile:
+        practice = self._practice
+        file = CaseFile(practice.ledger, practice.story, practice.clock, self._host, self.remedy.name, target)
+        file.cause, file.mode = cause, self.policy.mode
+        return file
+
+    def _case(self, target: str, event: Health | None) -> Case[Any]:
+        return Case(self._host, target, self._settings, self._practice.clock.now(), event)
+
+    async def _treat(self, case: Case[Any], cause: Cause) -> Verdict:
+        """Work on one target under its lease; somebody else's lease or a bus that can't store means later."""
+        if self._stopping:
+            return Verdict(retry_after=BUSY)
+        task = asyncio.create_task(self._under_lease(case, cause))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        # Shielded: a cancelled message handler must not cut an action in two.
+        verdict = await asyncio.shield(task)
+        if verdict.look_again is not None:
+            self._look_again(case.target, verdict.look_again)
+        return verdict
+
+    async def _under_lease(self, case: Case[Any], cause: Cause) -> Verdict:
+        try:
+            held = await self._leases.acquire(case.target)
+            if held is None:
+                return Verdict(retry_after=BUSY)
+            try:
+                return await Treatment(self._practice, case, cause, held).run()
+            finally:
+                await held.release()
+        except (NotStored, LedgerConflict) as error:
+            logger.error("%s: nothing more is done on %s for now: %s", self.remedy.name, case.target, error)
+            return Verdict(retry_after=BUSY)
+
+    def _look_again(self, target: str, at: datetime) -> None:
+        """A timer of this process; after a restart `start` takes its place."""
+        waiting = self._again.get(target)
+        if waiting is not None and not waiting.done() and waiting is not asyncio.current_task():
+            return
+        self._again[target] = asyncio.create_task(self._revisit(target, at))
+
+    async def _revisit(self, target: str, at: datetime) -> None:
+        while not self._stopping:
+            await self._practice.clock.sleep(max(timedelta(0), at - self._practice.clock.now()))
+            verdict = await self._treat(self._case(target, None), Cause(new_id()))
+            if verdict.retry_after is None:
+                return
+            at = self._practice.clock.now() + verdict.retry_after

@@ -1,0 +1,82 @@
+"""Observations of targets, shared: one that began after an event was made answers that event.
+
+So a burst of events about one target costs one read, and a backlog is collapsed to the latest state.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from functions.core.remedy import AnyRemedy, Case
+from schemas.clock import Clock
+from schemas.facts.files import Fact
+from schemas.probes import ProbeError, Probes
+from schemas.remediation import Gap
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of a target. Nothing seen means unknown, and the gap says why."""
+
+    began: datetime
+    seen: Fact | None
+    gap: Gap
+
+    def figures(self) -> dict[str, Any]:
+        return self.seen.model_dump(mode="json") if self.seen is not None else {}
+
+
+class Observer:
+    """Runs a remedy's blocking reads in threads, each with a deadline."""
+
+    def __init__(self, remedy: AnyRemedy, probes: Probes, clock: Clock, executor: Executor, timeout: timedelta) -> None:
+        self._remedy = remedy
+        self._probes = probes
+        self._clock = clock
+        self.executor = executor
+        self._timeout = timeout.total_seconds()
+        self._latest: dict[str, Observation] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
+
+    async def since(self, moment: datetime, case: Case[Any]) -> Observation:
+        """An observation that began at *moment* or later; a new one only when there is none yet."""
+        latest = self._latest.get(case.target)
+        if latest is not None and latest.began >= moment:
+            return latest
+        async with self._reading.setdefault(case.target, asyncio.Lock()):
+            latest = self._latest.get(case.target)
+            if latest is not None and latest.began >= moment:
+                return latest
+            return await self.anew(case)
+
+    async def anew(self, case: Case[Any]) -> Observation:
+        """Observe now."""
+        began = self._clock.now()
+        try:
+            seen: Fact | None = await self.in_thread(lambda: self._remedy.observe(case, self._probes))
+            gap = self._remedy.gap(case, seen)
+        except ProbeError as error:
+            seen, gap = None, Gap.unknown("", str(error))
+        latest = self._latest[case.target] = Observation(began, seen, gap)
+        return latest
+
+    async def survey(self, case: Case[Any], observation: Observation) -> Any:
+        """What could be done about it. Raises ProbeError. May take long on large trees."""
+        return await self.in_thread(lambda: self._remedy.survey(case, observation.seen, self._probes), deadline=False)
+
+    async def targets(self, settings: Any) -> list[str]:
+        """Every target the function knows here. Raises ProbeError."""
+        return await self.in_thread(lambda: self._remedy.targets(settings, self._probes))
+
+    async def in_thread(self, read: Callable[[], Answer], *, deadline: bool = True) -> Answer:
+        """Run *read* in a thread. Raises ProbeError when the deadline passes; the thread is then left to itself."""
+        future = asyncio.get_running_loop().run_in_executor(self.executor, read)
+        try:
+            return await asyncio.wait_for(future, self._timeout if deadline else None)
+        except TimeoutError:
+            raise ProbeError(f"no answer within {self._timeout:g} s; the read hangs") from None

@@ -1,0 +1,78 @@
+"""The deployed unit: one `Remedy` value says what a function reads, how it measures and what it plans."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from functions.core.plan import Action, Plan
+from schemas.facts.files import Fact
+from schemas.health import Health
+from schemas.probes import Probes
+from schemas.remediation import Gap
+from schemas.settings.base import Settings
+
+Section = TypeVar("Section", bound=Settings)
+Seen = TypeVar("Seen", bound=Fact)
+Found = TypeVar("Found", bound=Fact)
+
+
+class Scope(StrEnum):
+    HOST = "host"
+    """runs where the target is, hears its own host only"""
+    CENTRAL = "central"
+    """reaches its targets over the network; replicas share one consumer, anywhere"""
+
+
+@dataclass(frozen=True)
+class Case(Generic[Section]):
+    """What a function is asked about. The event only points; what it says is read again."""
+
+    host: str
+    target: str
+    settings: Section
+    now: datetime
+    event: Health | None = None
+    skip_rungs: frozenset[str] = frozenset()
+    """rungs that freed nothing lately: leave them out"""
+
+
+@dataclass(frozen=True)
+class Remedy(Generic[Section, Seen, Found]):
+    """One function. `observe` is cheap and done before, between and after; `survey` only when a plan is wanted.
+
+    `targets`, `observe` and `survey` read through probes, block, and raise ProbeError when the truth is
+    unknown. `gap` and `plan` are pure.
+    """
+
+    name: str
+    title: str
+    section_name: str
+    section: type[Section]
+    listens: tuple[type[Health], ...]
+    actions: tuple[type[Action], ...]
+    targets: Callable[[Section, Probes], list[str]]
+    observe: Callable[[Case[Section], Probes], Seen]
+    gap: Callable[[Case[Section], Seen], Gap]
+    survey: Callable[[Case[Section], Seen, Probes], Found]
+    plan: Callable[[Case[Section], Seen, Found], Plan]
+    scope: Scope = Scope.HOST
+    extras: tuple[str, ...] = ()
+    """optional dependency groups it needs"""
+    privileges: tuple[str, ...] = field(default=())
+    """what it needs beyond an ordinary user's rights, one sentence each"""
+
+    @property
+    def domain(self) -> str:
+        return self.name.partition(".")[0]
+
+
+AnyRemedy = Remedy[Any, Any, Any]
+
+
+def match_target(wanted: str, targets: list[str]) -> list[str]:
+    """The targets that *wanted* names: exactly, or by the part after the colon (`/var` for `bytes:/var`). Pure."""
+    if wanted in targets:
+        return [wanted]
+    return [target for target in targets if target.partition(":")[2] == wanted]

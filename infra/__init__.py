@@ -1,0 +1,1 @@
+"""Where it runs: the only package that puts collectors, functions, the bus and real clients together."""

@@ -1,0 +1,72 @@
+"""The memory about one target: opened when, how far, what is being done."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import AwareDatetime, Field
+
+from schemas.envelope import new_id
+from schemas.remediation import Gap, Outcome, Value
+from schemas.text import Text
+
+
+class IncidentState(StrEnum):
+    OPEN = "open"
+    """alerted, nothing begun"""
+    ACTING = "acting"
+    VERIFYING = "verifying"
+    STUCK = "stuck"
+    """gave up; leaves only when the gap closes by itself or a person lifts it"""
+    CLOSED = "closed"
+
+
+class Begun(Value):
+    """An action that was begun; without an outcome beside it, nobody knows how far it got."""
+
+    plan_hash: str
+    rung: Text
+    position: int
+    """index of the action in its plan, counted over all rungs"""
+    action: dict[str, object]
+    """the action itself, so that it can be taken back after a crash"""
+    at: AwareDatetime
+
+
+class Incident(Value):
+    """Kept in the bucket `incidents` under (host, function, target), replaced by compare-and-set."""
+
+    id: str = Field(default_factory=new_id)
+    correlation: str
+    host: str
+    function: str
+    target: Text
+    state: IncidentState
+    opened_at: AwareDatetime
+    changed_at: AwareDatetime
+    gap: Gap
+    alerted_at: AwareDatetime | None = None
+    attempts: int = 0
+    attempted_at: AwareDatetime | None = None
+    foretold_at: AwareDatetime | None = Field(None, description="When a dry run was told last.")
+    interruptions: int = Field(0, description="Crashes in the middle of an action.")
+    begun: Begun | None = None
+    verifying_until: AwareDatetime | None = None
+    last_outcome: Outcome | None = None
+    last_plan: str = ""
+    refusal: Text = ""
+    """The rule that refused last; alerted once per incident and rule."""
+    ineffective: dict[str, datetime] = Field({}, description="Rung → not to be tried again before.")
+    healed_at: AwareDatetime | None = None
+    heals: int = Field(0, description="How often this target was healed since it is remembered.")
+
+    @property
+    def open(self) -> bool:
+        return self.state is not IncidentState.CLOSED
+
+
+class Lease(Value):
+    """Who works on a target. The token is the revision at which the lease was acquired; renewals keep it."""
+
+    holder: str
+    token: int = 0
+    acquired_at: AwareDatetime
