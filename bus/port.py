@@ -147,14 +147,31 @@ class Stored:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Listening(Protocol):
+    """An asynchronous iterator over subject and body of each message, from the moment `listen` was called."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]: ...
+    async def __anext__(self) -> tuple[str, bytes]: ...
+    async def ready(self) -> None:
+        """Return when the server sends us what others publish. Raises Unavailable, Rejected."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop listening; done by itself when nobody holds the iterator any more."""
+        ...
+
+
 class Bus(Protocol):
     async def publish(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Return when the message is stored.
 
-        Raises Unavailable after the publishing deadline, Rejected when it is too large, not
-        permitted or the stream is full.
+        With a *message_id* it is sent again until the publishing deadline, and stored once. Without one it is sent
+        once: an answer that never comes is not taken for a failure, since a second copy could be stored.
+
+        Raises Unavailable after the publishing deadline, Rejected when it is too large, not permitted or the
+        stream is full, Conflict when *headers* expect another last sequence of the subject.
         """
         ...
 
@@ -168,7 +185,7 @@ class Bus(Protocol):
         """Publish at most once, stored nowhere: heartbeats. Does nothing while disconnected."""
         ...
 
-    def listen(self, pattern: str) -> AsyncIterator[tuple[str, bytes]]:
+    def listen(self, pattern: str) -> Listening:
         """What is announced or published on *pattern* from now on, stored or not."""
         ...
 

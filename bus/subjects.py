@@ -93,9 +93,25 @@ def state_prefix(host: str, function: str) -> str:
     return f"{host_token(host)}.{'.'.join(split_name(function))}."
 
 
+def valid_key(key: str) -> bool:
+    """Whether *key* is made of tokens with single dots between them."""
+    return all(_TOKEN.fullmatch(token) for token in key.split("."))
+
+
 def durable(name: str) -> str:
     """A consumer's name: no dots, which nats refuses."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:128]
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether *subject* is one of those that *pattern* stands for: `*` is one token, a final `>` one or more."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(want in ("*", token) for want, token in zip(wanted, tokens, strict=True))
 
 
 @dataclass(frozen=True)

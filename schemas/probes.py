@@ -52,6 +52,13 @@ class FileProbe(Protocol):
         """Raises ProbeError when the mount is gone, hangs, or is none."""
         ...
 
+    def thin_pool(self, device: str) -> str | None:
+        """Name of the thin pool that the device *major:minor* is cut from, None when there is none.
+
+        A pool can be full while statvfs of its volumes looks fine.
+        """
+        ...
+
     def mount_of(self, path: str) -> str:
         """The mount point that holds *path*. Raises ProbeError when the path does not exist."""
         ...

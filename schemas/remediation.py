@@ -17,7 +17,7 @@ class Value(BaseModel):
 class Gap(Value):
     """How far the target is from healthy. At or below 0 is healthy; no amount means unknown."""
 
-    amount: float | None
+    amount: float | None = None
     unit: Text
     reason: Text = ""
 

@@ -45,7 +45,7 @@ class Engine:
         self.remedy = remedy
         self.policy = policy
         self._settings = settings
-        self._host = host
+        self.host = host
         self._leases = leases
         self._stopping = False
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix=remedy.name)
@@ -117,12 +117,12 @@ class Engine:
 
     async def _file(self, target: str, cause: Cause) -> CaseFile:
         practice = self._practice
-        file = CaseFile(practice.ledger, practice.story, practice.clock, self._host, self.remedy.name, target)
+        file = CaseFile(practice.ledger, practice.story, practice.clock, self.host, self.remedy.name, target)
         file.cause, file.mode = cause, self.policy.mode
         return file
 
     def _case(self, target: str, event: Health | None) -> Case[Any]:
-        return Case(self._host, target, self._settings, self._practice.clock.now(), event)
+        return Case(self.host, target, self._settings, self._practice.clock.now(), event)
 
     async def _treat(self, case: Case[Any], cause: Cause) -> Verdict:
         """Work on one target under its lease; somebody else's lease or a bus that can't store means later."""

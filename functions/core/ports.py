@@ -51,7 +51,7 @@ class PackageTools(Protocol):
 
 class JournalTools(Protocol):
     def vacuum(self, directory: str, size: int, keep_since: datetime) -> ItemResult:
-        """Rotate, then remove archived files, oldest first, down to *size* bytes, none with entries after *keep_since*."""
+        """Rotate, then remove archived files, oldest first, down to *size* bytes; keep entries after *keep_since*."""
         ...
 
 

@@ -1,0 +1,34 @@
+"""`ansai schemas`: the generated descriptions of all messages."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.failures import FAILED, Failure
+from schemas import export as generated
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Generate the JSON Schemas and the AsyncAPI document.")
+
+
+@app.callback()
+def group() -> None:
+    """Generate the JSON Schemas and the AsyncAPI document."""
+
+
+@app.command(epilog="Example: ansai schemas export --output /tmp/schemas")
+def export(
+    output: Annotated[Path, typer.Option(help="Directory; json/ and asyncapi.json are put there.", show_default="that of the package")] = generated.DIRECTORY,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 when a file would change.")] = False,
+) -> None:  # fmt: skip
+    """Write a JSON Schema for every message, and one AsyncAPI 3 document with all of them."""
+    try:
+        changed = generated.differences(output) if check else generated.export(output)
+    except OSError as error:
+        raise Failure(f"{error.filename or output}: {error.strerror}; name another directory with --output") from error
+    for name in changed:
+        typer.echo(f"{output / name} {'differs from the models' if check else 'written'}")
+    if check and changed:
+        raise typer.Exit(FAILED)
+    if not changed:
+        typer.echo(f"{output}: up to date")

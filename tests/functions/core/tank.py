@@ -1,0 +1,279 @@
+"""A small world for the engine: tanks that fill up, a remedy that drains them, and an in-memory bus side."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal
+
+from functions.core.engine import Engine
+from functions.core.plan import Action, Plan, Rung
+from functions.core.ports import LedgerConflict, NotStored, Remembered, ToolError
+from functions.core.remedy import Case, Remedy
+from schemas.alert import Alert
+from schemas.audit import ActionEvent
+from schemas.envelope import Event
+from schemas.facts.files import Fact
+from schemas.health import Health, Level
+from schemas.incident import Incident
+from schemas.probes import ProbeError
+from schemas.remediation import ActionResult, Estimate, Gap, Mode, Outcome, Risk, UndoWhen
+from schemas.settings.base import Settings
+from schemas.settings.policy import EffectivePolicy
+
+
+class TankSettings(Settings):
+    limit: int = 10
+    grace: timedelta = timedelta(0)
+    advice: str = ""
+
+
+class TankHealth(Health):
+    domain: ClassVar[str] = "water"
+    signal: ClassVar[str] = "level"
+
+
+class TankSeen(Fact):
+    water: int
+
+
+class TankFound(Fact):
+    done: tuple[str, ...] = ()
+
+
+class Tanks:
+    """Both probes and tools of this world."""
+
+    def __init__(self, **water: int) -> None:
+        self.water = water
+        self.fail: set[str] = set()
+        self.crash: set[str] = set()
+        self.leak: set[str] = set()
+        """drains named here free nothing"""
+        self.refill = 0
+        self.broken_probe = ""
+        self.observed = 0
+        self.log: list[str] = []
+
+    def drain(self, tank: str, amount: int, name: str) -> ActionResult:
+        if name in self.fail:
+            raise ToolError(f"valve {name} is jammed; open it by hand")
+        if name in self.crash:
+            raise RuntimeError("the valve exploded")
+        freed = 0 if name in self.leak else amount
+        self.water[tank] += self.refill - freed
+        self.log.append(name)
+        return ActionResult(outcome=Outcome.DONE, done=1, freed={"litres": freed})
+
+
+class Drain(Action):
+    risk: ClassVar[Risk] = Risk.IRREVERSIBLE
+    undo: ClassVar[str] = "none"
+    repeatable: ClassVar[bool] = True
+
+    action: Literal["drain"] = "drain"
+    tank: str
+    litres: int
+    name: str
+    exact_estimate: bool = True
+
+    def title(self) -> str:
+        return f"drain {self.litres} l by {self.name}"
+
+    def estimates(self) -> tuple[Estimate, ...]:
+        return (Estimate(amount=self.litres, unit="litres", exact=self.exact_estimate),)
+
+    def items(self) -> list[str]:
+        return [self.name]
+
+    def apply(self, tools: Any) -> ActionResult:
+        return tools.drain(self.tank, self.litres, self.name)
+
+
+class Pour(Drain):
+    """A drain that can be taken back by itself with the sign turned."""
+
+    risk: ClassVar[Risk] = Risk.REVERSIBLE
+    undo: ClassVar[str] = "pour it back"
+    undo_when: ClassVar[UndoWhen] = UndoWhen.FAILED
+    repeatable: ClassVar[bool] = False
+
+    action: Literal["pour"] = "pour"
+
+    def inverse(self, result: ActionResult | None) -> "Pour":
+        return self.model_copy(update={"litres": -self.litres, "name": f"undo-{self.name}"})
+
+
+class Blast(Drain):
+    """Neither repeatable nor to be taken back."""
+
+    repeatable: ClassVar[bool] = False
+    action: Literal["blast"] = "blast"
+
+
+def remedy(
+    *rungs: tuple[Action, ...], grace: timedelta = timedelta(0), advice: str = "", once: bool = False
+) -> Remedy[Any, Any, Any]:
+    def observe(case: Case[TankSettings], probes: Tanks) -> TankSeen:
+        probes.observed += 1
+        if probes.broken_probe:
+            raise ProbeError(probes.broken_probe)
+        return TankSeen(water=probes.water[case.target.partition(":")[2]])
+
+    def plan(case: Case[TankSettings], seen: TankSeen, found: TankFound) -> Plan:
+        ladder = tuple(
+            Rung(
+                name=f"rung{number}",
+                title=f"Rung {number}",
+                actions=tuple(each for each in actions if each.name not in found.done),
+            )
+            for number, actions in enumerate(rungs, 1)
+            if f"rung{number}" not in case.skip_rungs
+        )
+        return Plan(rungs=ladder, grace=grace, advice=advice)
+
+    return Remedy(
+        name="water.drain", title="Drain full tanks", section_name="water_monitoring", section=TankSettings,
+        listens=(TankHealth,), actions=(Drain, Pour, Blast),
+        targets=lambda settings, probes: [f"tank:{name}" for name in probes.water],
+        observe=observe,
+        gap=lambda case, seen: Gap(amount=seen.water - case.settings.limit, unit="litres"),
+        survey=lambda case, seen, probes: TankFound(done=tuple(probes.log) if once else ()),
+        plan=plan,
+    )  # fmt: skip
+
+
+@dataclass
+class MemoryLedger:
+    incidents: dict[str, tuple[Incident, int]] = field(default_factory=dict)
+    saves: int = 0
+    loads: int = 0
+    down: bool = False
+
+    def is_open(self, target: str) -> bool:
+        return target in self.incidents and self.incidents[target][0].open
+
+    def open_incidents(self) -> list[Incident]:
+        return [incident for incident, _ in self.incidents.values() if incident.open]
+
+    async def load(self, target: str) -> Remembered:
+        self.loads += 1
+        incident, revision = self.incidents.get(target, (None, 0))
+        return Remembered(incident, revision)
+
+    async def save(self, incident: Incident, revision: int) -> int:
+        if self.down:
+            raise NotStored("the ledger is away")
+        if self.incidents.get(incident.target, (None, 0))[1] != revision:
+            raise LedgerConflict("somebody wrote first")
+        self.saves += 1
+        # Through JSON, as on the bus.
+        stored = Incident.model_validate_json(incident.model_dump_json())
+        self.incidents[incident.target] = stored, revision + 1
+        return revision + 1
+
+
+class MemoryLease:
+    def __init__(self, leases: "MemoryLeases", target: str) -> None:
+        self.leases, self.target, self.token, self.lost = leases, target, 1, False
+
+    async def release(self) -> None:
+        self.leases.held.pop(self.target, None)
+
+
+@dataclass
+class MemoryLeases:
+    held: dict[str, MemoryLease] = field(default_factory=dict)
+
+    async def acquire(self, target: str) -> MemoryLease | None:
+        if target in self.held:
+            return None
+        self.held[target] = MemoryLease(self, target)
+        return self.held[target]
+
+
+@dataclass
+class MemoryStory:
+    records: list[dict[str, Any]] = field(default_factory=list)
+    events: list[ActionEvent] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    refuse_audit: set[str] = field(default_factory=set)
+    refuse_alerts: bool = False
+
+    async def audit(self, correlation: str, **fields: Any) -> None:
+        await asyncio.sleep(0)
+        if str(fields["step"]) in self.refuse_audit:
+            raise NotStored("the audit stream is full")
+        self.records.append({"correlation": correlation, **fields})
+
+    async def action(self, correlation: str, event: ActionEvent) -> None:
+        self.events.append(event)
+
+    async def alert(self, correlation: str, alert: Alert) -> bool:
+        self.alerts.append(alert)
+        return not self.refuse_alerts
+
+    @property
+    def steps(self) -> list[str]:
+        return [str(record["step"]) for record in self.records]
+
+
+class HandClock:
+    """Time moves when it is told to; sleepers wake when their moment comes."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        self.time += timedelta(microseconds=1)
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time.timestamp()
+
+    async def sleep(self, duration: timedelta) -> None:
+        if duration <= timedelta(0):
+            return await asyncio.sleep(0)
+        future = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.time + duration, future))
+        return await future
+
+    def waiting(self) -> bool:
+        """Somebody sleeps."""
+        return bool(self._sleepers)
+
+    def advance(self, duration: timedelta) -> None:
+        self.time += duration
+        due = [sleeper for sleeper in self._sleepers if sleeper[0] <= self.time]
+        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self.time]
+        for _, future in due:
+            if not future.done():
+                future.set_result(None)
+
+
+class Plant:
+    """An engine with its world."""
+
+    def __init__(self, tanks: Tanks, treatment: Remedy[Any, Any, Any], mode: Mode = Mode.AUTO, **policy: Any) -> None:
+        self.tanks = tanks
+        self.ledger = MemoryLedger()
+        self.leases = MemoryLeases()
+        self.story = MemoryStory()
+        self.clock = HandClock()
+        self.remedy = treatment
+        self.policy = EffectivePolicy(mode=mode, **policy)
+        self.engine = self.new_engine()
+
+    def new_engine(self) -> Engine:
+        return Engine(
+            self.remedy, TankSettings(), self.policy, "host-1", self.tanks, self.tanks,  # type: ignore[arg-type]
+            self.ledger, self.leases, self.story, self.clock, read_timeout=timedelta(seconds=5),
+        )  # fmt: skip
+
+    def event(self, target: str = "tank:a", level: Level = Level.CRITICAL) -> Event[TankHealth]:
+        now = self.clock.now()
+        health = TankHealth(target=target, level=level, reason=f"{target} is {level}", observed_at=now)
+        return Event[TankHealth](source="/test", type=TankHealth.type_name(), subject=target, time=now, data=health)
+
+    def incident(self, target: str = "tank:a") -> Incident:
+        return self.ledger.incidents[target][0]
