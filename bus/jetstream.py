@@ -16,7 +16,7 @@ from bus.outbox import Outbox
 from bus.port import Bucket, Consumption, Handler, KeyValue, Listening, Rejected, Stored, StreamName, Subscription
 from bus.provision import provision, refuse_old_server
 from bus.pull import PullConsumer
-from bus.streams import buckets, streams
+from bus.streams import buckets, refuse_unstored, streams
 from schemas.settings.bus import BusSettings
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class JetStreamBus:
     async def publish_soon(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Awaitable[None]:
+        refuse_unstored(subject)
         if message_id is not None:
             sent: dict[str, str] | None = {**headers, _MESSAGE_ID: message_id} if headers else {_MESSAGE_ID: message_id}
         else:

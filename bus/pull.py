@@ -124,7 +124,8 @@ class PullConsumer:
         self._generation = 0
         self._low_water = max(1, subscription.window // 2)
         self._requested = 0  # asked of the server and not come yet
-        self._running: set[asyncio.Task[None]] = set()
+        self._handling = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: deque[JetStreamMessage] = deque()  # more than was asked for, after a recovery
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -154,8 +155,8 @@ class PullConsumer:
             await asyncio.gather(self._supervisor, return_exceptions=True)
         await self._leave_inbox()
         await self._give_back()
-        if self._running:
-            await asyncio.wait(set(self._running))
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     async def _leave_inbox(self) -> None:
         """Unsubscribe, and hear out what the server had sent by then; `_on_message` gives it back."""
@@ -179,18 +180,19 @@ class PullConsumer:
         message = JetStreamMessage(raw, self._connection)
         if self._stopping:
             await message.nak()
-        elif len(self._running) < self._subscription.window:
+        elif self._handling < self._subscription.window:
             self._begin(message)
         else:
             self._backlog.append(message)
 
     def _begin(self, message: JetStreamMessage) -> None:
+        self._handling += 1
         task = self._loop.create_task(self._handle(message))
-        self._running.add(task)
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: %s", self._subscription.durable, error, exc_info=error)
 
@@ -204,14 +206,18 @@ class PullConsumer:
                 self._subscription.durable, message.subject, message.deliveries, delay.total_seconds(),
             )  # fmt: skip
             await message.nak(delay)
-        if self._backlog and not self._stopping:
+        finally:
+            self._handling -= 1
+        if self._stopping:
+            return
+        if self._backlog:
             self._begin(self._backlog.popleft())
-        elif not self._stopping:
-            await self._top_up(finished=1)
+        else:
+            await self._top_up()
 
-    async def _top_up(self, finished: int = 0) -> None:
-        """Ask for as many as the window has room for, once that is half of it. *finished* still count as running."""
-        room = self._subscription.window - self._requested - len(self._running) + finished - len(self._backlog)
+    async def _top_up(self) -> None:
+        """Ask for as many as the window has room for, once that is half of it."""
+        room = self._subscription.window - self._requested - self._handling - len(self._backlog)
         if room < self._low_water or not self._connection.connected:
             return
         self._requested += room

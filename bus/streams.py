@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from bus.port import Bucket, StreamName
+from bus.port import Bucket, Rejected, StreamName
 from bus.subjects import matches
 from schemas.settings.bus import BusSettings
 
@@ -126,12 +126,20 @@ def key_prefix(name: Bucket) -> str:
     return f"$KV.{name.value}."
 
 
+_BY_KIND = {name.value.lower(): name for name in StreamName}
+
+
 def stream_for(subject: str) -> StreamName | None:
     """The stream that stores *subject*, or None when none does."""
-    for name in StreamName:
-        if matches(f"ansai.{name.value.lower()}.>", subject):
-            return name
-    return None
+    head, _, rest = subject.partition(".")
+    kind, _, tail = rest.partition(".")
+    return _BY_KIND.get(kind) if head == "ansai" and tail else None
+
+
+def refuse_unstored(subject: str) -> None:
+    """Raise Rejected for a subject that no stream takes."""
+    if stream_for(subject) is None:
+        raise Rejected(f"{subject!r} is stored by no stream, so it can't be published; what is only told is announced")
 
 
 def incompatibility(spec: StreamSpec, existing: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
-from infra.cli.output import AsJson, console, print_json, table
+from infra.cli.output import AsJson, print_json
+from infra.cli.tables import console, table
 
 app = typer.Typer(rich_markup_mode=None)
 

@@ -22,7 +22,7 @@ from functions.core.treatment import Verdict
 from infra.hosts.story import BusStory
 from schemas.audit import Step
 from schemas.clock import Clock
-from schemas.envelope import Event
+from schemas.envelope import Event, new_id
 from schemas.health import Health
 from schemas.remediation import Mode, Outcome
 from schemas.settings.policy import Policy
@@ -244,7 +244,7 @@ class Inbox:
             text = f"{count} health events older than {limit} were dropped; the next ones say how the targets are"
             try:
                 await self._story.audit(
-                    "", host=engine.host, function=name, step=Step.STALE, mode=Mode.OBSERVE, rule="event_expiry",
+                    new_id(), host=engine.host, function=name, step=Step.STALE, mode=Mode.OBSERVE, rule="event_expiry",
                     limit=limit, seen=str(count), text=text,
                 )  # fmt: skip
             except NotStored as error:

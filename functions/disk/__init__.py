@@ -1,0 +1,1 @@
+"""The disk domain: filesystems that run out of bytes or inodes."""

@@ -1,0 +1,458 @@
+"""What every bus promises, on the one in memory and on a real nats-server."""
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bus import subjects
+from bus.port import Bucket, Bus, Conflict, Entry, Message, Rejected, StreamName, Subscription
+from tests.bus.conftest import Joined, eventually
+
+SUBJECT = subjects.health("web-1", "disk", "pressure", "/")
+OTHER = subjects.health("web-1", "disk", "pressure", "/home")
+WANTED = Subscription(StreamName.HEALTH, "disk-free_space", [subjects.health_pattern("web-1", "disk", "pressure")])
+
+
+class Collector:
+    """A handler that keeps what it got, and answers as told."""
+
+    def __init__(self, answer: str = "ack") -> None:
+        self.got: list[tuple[str, bytes, int]] = []
+        self._answer = answer
+
+    async def __call__(self, message: Message) -> None:
+        self.got.append((message.subject, message.body, message.deliveries))
+        await getattr(message, self._answer)()
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [body for _, body, _ in self.got]
+
+
+async def test_what_is_published_is_consumed_once_and_in_order(bus: Bus):
+    collector = Collector()
+    await bus.consume(WANTED, collector)
+
+    for number in range(20):
+        await bus.publish(SUBJECT, b"%d" % number)
+
+    await eventually(lambda: len(collector.got) == 20)
+    assert collector.got == [(SUBJECT, b"%d" % number, 1) for number in range(20)]
+
+
+async def test_a_consumer_gets_what_was_stored_before_it_came(bus: Bus):
+    await bus.publish(SUBJECT, b"early")
+    collector = Collector()
+    await bus.consume(WANTED, collector)
+    await eventually(lambda: collector.bodies == [b"early"])
+
+
+async def test_a_consumer_without_replay_gets_only_what_comes(bus: Bus):
+    await bus.publish(SUBJECT, b"early")
+    collector = Collector()
+    await bus.consume(Subscription(StreamName.HEALTH, "late", WANTED.subjects, replay=False), collector)
+    await bus.publish(SUBJECT, b"late")
+    await eventually(lambda: collector.got)
+    assert collector.bodies == [b"late"]
+
+
+async def test_a_consumer_gets_only_the_subjects_it_asked_for(bus: Bus):
+    collector = Collector()
+    await bus.consume(WANTED, collector)
+    await bus.publish(subjects.health("web-2", "disk", "pressure", "/"), b"another host")
+    await bus.publish(SUBJECT, b"ours")
+    await eventually(lambda: collector.got)
+    assert collector.bodies == [b"ours"]
+
+
+async def test_a_consumer_may_ask_for_several_subjects(bus: Bus):
+    collector = Collector()
+    patterns = subjects.trigger_patterns("web-1", "disk.free_space")
+    await bus.consume(Subscription(StreamName.TRIGGER, "triggers", patterns), collector)
+    await bus.publish(subjects.trigger("web-1", "disk.free_space"), b"1")
+    await bus.publish(subjects.trigger("web-1", "disk.free_space", "anna"), b"2")
+    await bus.publish(subjects.trigger("web-1", "disk.other"), b"3")
+    await eventually(lambda: len(collector.got) == 2)
+    assert collector.bodies == [b"1", b"2"]
+
+
+async def test_the_subjects_of_a_durable_may_change(join: Joined):
+    first = await join()
+    consumption = await first.consume(WANTED, Collector())
+    await consumption.stop()
+    collector = Collector()
+    second = await join()
+    await second.consume(Subscription(StreamName.HEALTH, WANTED.durable, ["ansai.health.web-2.>"]), collector)
+    await second.publish(SUBJECT, b"no more")
+    await second.publish(subjects.health("web-2", "disk", "pressure", "/"), b"now")
+    await eventually(lambda: collector.got)
+    assert collector.bodies == [b"now"]
+
+
+async def test_a_message_says_where_it_was_stored_and_when(bus: Bus):
+    seen: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        seen.append(message)
+        await message.ack()
+
+    before = datetime.now(UTC)
+    await bus.publish(SUBJECT, b"{}", message_id="one", headers={"Ansai-Dropped": "3"})
+    await bus.consume(WANTED, keep)
+    await eventually(lambda: seen)
+    assert seen[0].sequence == 1
+    assert before - timedelta(seconds=1) <= seen[0].stored_at <= datetime.now(UTC) + timedelta(seconds=1)
+    assert seen[0].headers["Ansai-Dropped"] == "3"
+
+
+async def test_the_same_message_id_is_stored_once(bus: Bus):
+    for _ in range(10):
+        await bus.publish(SUBJECT, b"again", message_id="same")
+    assert [stored.body async for stored in bus.read(StreamName.HEALTH)] == [b"again"]
+
+
+async def test_publishing_soon_keeps_the_order_and_ends_when_stored(bus: Bus):
+    waiting = [await bus.publish_soon(SUBJECT, b"%d" % number, message_id=f"id-{number}") for number in range(90)]
+    await asyncio.gather(*waiting)
+    assert [stored.body async for stored in bus.read(StreamName.HEALTH)] == [b"%d" % number for number in range(90)]
+
+
+async def test_health_keeps_the_newest_hundred_of_a_subject(bus: Bus):
+    waiting = [await bus.publish_soon(SUBJECT, b"%d" % number) for number in range(130)]
+    await bus.publish(OTHER, b"other")
+    await asyncio.gather(*waiting)
+    kept = [stored.body async for stored in bus.read(StreamName.HEALTH, SUBJECT)]
+    assert kept == [b"%d" % number for number in range(30, 130)]
+
+
+async def test_a_message_that_is_given_back_comes_again_ten_times_if_need_be(bus: Bus):
+    deliveries: list[int] = []
+
+    async def refuse_nine_times(message: Message) -> None:
+        deliveries.append(message.deliveries)
+        await (message.ack() if message.deliveries == 10 else message.nak())
+
+    await bus.consume(WANTED, refuse_nine_times)
+    await bus.publish(SUBJECT, b"stubborn")
+    await eventually(lambda: len(deliveries) == 10)
+    assert deliveries == list(range(1, 11))
+
+
+async def test_a_message_that_is_given_back_with_a_delay_comes_later(bus: Bus):
+    loop, times = asyncio.get_running_loop(), []
+
+    async def later(message: Message) -> None:
+        times.append(loop.time())
+        await (message.nak(timedelta(milliseconds=300)) if len(times) == 1 else message.ack())
+
+    await bus.consume(WANTED, later)
+    await bus.publish(SUBJECT, b"later")
+    await eventually(lambda: len(times) == 2)
+    assert times[1] - times[0] >= 0.29
+
+
+async def test_a_message_nobody_answers_comes_again_after_the_wait(bus: Bus):
+    silent = Collector("__class__")
+
+    async def ignore(message: Message) -> None:
+        silent.got.append((message.subject, message.body, message.deliveries))
+        if message.deliveries == 2:
+            await message.ack()
+
+    wanted = Subscription(StreamName.HEALTH, "silent", WANTED.subjects, ack_wait=timedelta(milliseconds=300))
+    await bus.consume(wanted, ignore)
+    await bus.publish(SUBJECT, b"?")
+    await eventually(lambda: len(silent.got) == 2)
+    assert [deliveries for _, _, deliveries in silent.got] == [1, 2]
+
+
+async def test_work_in_progress_is_not_delivered_again(bus: Bus):
+    deliveries: list[int] = []
+
+    async def slow(message: Message) -> None:
+        deliveries.append(message.deliveries)
+        if message.body == b"slow":
+            for _ in range(8):
+                await asyncio.sleep(0.1)
+                await message.in_progress()
+        await message.ack()
+
+    wanted = Subscription(StreamName.HEALTH, "slow", WANTED.subjects, window=1, ack_wait=timedelta(milliseconds=400))
+    await bus.consume(wanted, slow)
+    await bus.publish(SUBJECT, b"slow")
+    await bus.publish(SUBJECT, b"next")
+    await eventually(lambda: len(deliveries) == 2)
+    assert deliveries == [1, 1]
+
+
+async def test_a_terminated_message_never_comes_again(bus: Bus):
+    collector = Collector("term")
+    wanted = Subscription(StreamName.HEALTH, "term", WANTED.subjects, ack_wait=timedelta(milliseconds=200))
+    await bus.consume(wanted, collector)
+    await bus.publish(SUBJECT, b"poison")
+    await eventually(lambda: collector.got)
+    await asyncio.sleep(0.5)  # longer than the wait: that nothing happens can only be seen by waiting
+    assert len(collector.got) == 1
+
+
+async def test_a_handler_that_raises_gets_the_message_again_and_the_next_ones_too(bus: Bus, caplog):
+    got: list[tuple[bytes, int]] = []
+
+    async def clumsy(message: Message) -> None:
+        got.append((message.body, message.deliveries))
+        if message.body == b"bad" and message.deliveries == 1:
+            raise ZeroDivisionError("oops")
+        await message.ack()
+
+    await bus.consume(WANTED, clumsy)
+    await bus.publish(SUBJECT, b"bad")
+    await bus.publish(SUBJECT, b"good")
+    await eventually(lambda: (b"bad", 2) in got)
+    assert (b"good", 1) in got
+    assert "oops" in caplog.text
+
+
+async def test_no_more_than_the_window_is_handled_at_once_and_all_is_handled(bus: Bus):
+    running, most, done = 0, 0, 0
+
+    async def count(message: Message) -> None:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.002)
+        running -= 1
+        done += 1
+        await message.ack()
+
+    await bus.consume(Subscription(StreamName.HEALTH, "window", WANTED.subjects, window=4), count)
+    for number in range(100):
+        await bus.publish_soon(SUBJECT, b"%d" % number)
+    await eventually(lambda: done == 100)
+    assert most == 4
+
+
+async def test_two_that_share_a_durable_share_the_messages(join: Joined):
+    one, two = Collector(), Collector()
+    first, second = await join(), await join()
+    await first.consume(Subscription(StreamName.HEALTH, "shared", WANTED.subjects, window=2), one)
+    await second.consume(Subscription(StreamName.HEALTH, "shared", WANTED.subjects, window=2), two)
+    for number in range(50):
+        await first.publish(SUBJECT, b"%d" % number)
+    await eventually(lambda: len(one.got) + len(two.got) == 50)
+    assert sorted(one.bodies + two.bodies) == sorted(b"%d" % number for number in range(50))
+    assert one.got
+    assert two.got
+
+
+async def test_two_durables_get_everything_each(bus: Bus):
+    one, two = Collector(), Collector()
+    await bus.consume(Subscription(StreamName.HEALTH, "one", WANTED.subjects), one)
+    await bus.consume(Subscription(StreamName.HEALTH, "two", WANTED.subjects), two)
+    await bus.publish(SUBJECT, b"both")
+    await eventually(lambda: one.got and two.got)
+
+
+async def test_stopping_waits_for_what_runs_and_leaves_the_rest_to_others(join: Joined):
+    begun, finished, release = [], [], asyncio.Event()
+
+    async def held(message: Message) -> None:
+        begun.append(message.body)
+        await release.wait()
+        finished.append(message.body)
+        await message.ack()
+
+    first, second = await join(), await join()
+    consumption = await first.consume(Subscription(StreamName.HEALTH, "handed", WANTED.subjects, window=2), held)
+    for number in range(6):
+        await first.publish(SUBJECT, b"%d" % number)
+    await eventually(lambda: len(begun) == 2)
+
+    stopping = asyncio.create_task(consumption.stop())
+    rest = Collector()
+    await second.consume(Subscription(StreamName.HEALTH, "handed", WANTED.subjects), rest)
+    await eventually(lambda: len(rest.got) == 4)
+    assert not stopping.done()
+    release.set()
+    await stopping
+
+    assert finished == [b"0", b"1"]
+    assert rest.bodies == [b"2", b"3", b"4", b"5"]
+
+
+async def test_a_durable_goes_on_where_it_was(bus: Bus):
+    first, second = Collector(), Collector()
+    consumption = await bus.consume(WANTED, first)
+    await bus.publish(SUBJECT, b"1")
+    await eventually(lambda: first.got)
+    await consumption.stop()
+    await bus.publish(SUBJECT, b"2")
+    await bus.consume(WANTED, second)
+    await eventually(lambda: second.got)
+    assert second.bodies == [b"2"]
+
+
+async def test_a_message_above_the_limit_is_refused_with_both_sizes(bus: Bus):
+    with pytest.raises(Rejected, match=r"8388609 bytes.*8388608 bytes"):
+        await bus.publish(SUBJECT, b"x" * (8 * 1024 * 1024 + 1))
+    await bus.publish(SUBJECT, b"small")
+
+
+async def test_a_subject_that_no_stream_takes_is_refused(bus: Bus):
+    with pytest.raises(Rejected, match="stored by no stream"):
+        await bus.publish("ansai.nonsense.x", b"")
+
+
+async def test_an_expected_last_sequence_that_is_another_is_a_conflict(bus: Bus):
+    subject = subjects.audit("web-1", "disk.free_space", "e1")
+    expect = "Nats-Expected-Last-Subject-Sequence"
+    await bus.publish(subject, b"first", headers={expect: "0"})
+    with pytest.raises(Conflict):
+        await bus.publish(subject, b"fork", headers={expect: "0"})
+    await bus.publish(subject, b"second", headers={expect: "1"})
+    assert [stored.body async for stored in bus.read(StreamName.AUDIT)] == [b"first", b"second"]
+
+
+async def test_reading_gives_what_is_there_by_subject_and_time(bus: Bus):
+    assert [stored async for stored in bus.read(StreamName.HEALTH)] == []
+    for number in range(5):
+        await bus.publish(SUBJECT, b"%d" % number, message_id=f"m{number}")
+        await bus.publish(OTHER, b"other")
+    everything = [stored async for stored in bus.read(StreamName.HEALTH)]
+    assert [stored.sequence for stored in everything] == list(range(1, 11))
+    assert everything[0].headers == {"Nats-Msg-Id": "m0"}
+    assert [stored.body async for stored in bus.read(StreamName.HEALTH, OTHER)] == [b"other"] * 5
+    assert [stored.body async for stored in bus.read(StreamName.HEALTH, "ansai.health.*.memory.>")] == []
+    since = everything[6].stored_at
+    assert [stored.sequence async for stored in bus.read(StreamName.HEALTH, since=since)] == [7, 8, 9, 10]
+
+
+async def test_reading_more_than_one_batch_gives_all(bus: Bus):
+    waiting = [await bus.publish_soon(f"ansai.action.web-1.disk.free_space.s{n}", b"%d" % n) for n in range(1000)]
+    await asyncio.gather(*waiting)
+    assert [stored.body async for stored in bus.read(StreamName.ACTION)] == [b"%d" % number for number in range(1000)]
+
+
+async def test_what_is_announced_is_heard_by_those_who_listen(join: Joined):
+    speaker, listener = await join(), await join()
+    listening = listener.listen("ansai.heartbeat.>")
+    await listening.ready()
+    await speaker.announce(subjects.heartbeat("web-1", "collectors"), b"alive")
+    await speaker.announce("ansai.other.x", b"not asked for")
+    assert await anext(listening) == ("ansai.heartbeat.web-1.collectors", b"alive")
+    await listening.aclose()
+
+
+async def test_what_is_published_is_heard_too(bus: Bus):
+    listening = bus.listen("ansai.audit.>")
+    await listening.ready()
+    await bus.publish(subjects.audit("web-1", "disk.free_space", "e1"), b"told")
+    async for subject, body in listening:
+        assert (subject, body) == ("ansai.audit.web-1.disk.free_space.e1", b"told")
+        break
+    await listening.aclose()
+
+
+async def test_a_key_is_created_once(bus: Bus):
+    bucket = await bus.bucket(Bucket.INCIDENTS)
+    revision = await bucket.create("web-1.disk.x", b"1")
+    assert await bucket.get("web-1.disk.x") == Entry("web-1.disk.x", b"1", revision)
+    with pytest.raises(Conflict, match="web-1.disk.x"):
+        await bucket.create("web-1.disk.x", b"2")
+
+
+async def test_a_key_is_updated_only_at_its_revision(bus: Bus):
+    bucket = await bus.bucket(Bucket.INCIDENTS)
+    first = await bucket.create("k", b"1")
+    second = await bucket.update("k", b"2", first)
+    assert second > first
+    with pytest.raises(Conflict):
+        await bucket.update("k", b"3", first)
+    with pytest.raises(Conflict):
+        await bucket.update("unknown", b"3", 7)
+    assert (await bucket.get("k")) == Entry("k", b"2", second)
+
+
+async def test_a_deleted_key_is_gone_and_can_be_created_again(bus: Bus):
+    bucket = await bus.bucket(Bucket.INCIDENTS)
+    first = await bucket.create("k", b"1")
+    with pytest.raises(Conflict):
+        await bucket.delete("k", first + 5)
+    await bucket.delete("k", first)
+    assert await bucket.get("k") is None
+    assert await bucket.keys() == []
+    again = await bucket.create("k", b"2")
+    assert again > first
+    await bucket.delete("k")
+    assert await bucket.get("k") is None
+
+
+async def test_only_one_of_many_creates_the_key(join: Joined):
+    buckets = [await (await join()).bucket(Bucket.LEASES) for _ in range(3)]
+    results = await asyncio.gather(*(b.create("k", b"%d" % n) for n, b in enumerate(buckets)), return_exceptions=True)
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert sum(isinstance(result, Conflict) for result in results) == 2
+
+
+async def test_keys_are_found_by_prefix(bus: Bus):
+    bucket = await bus.bucket(Bucket.INCIDENTS)
+    assert await bucket.keys() == []
+    for key in ("web-1.disk.a", "web-1.disk.b", "web-10.disk.a"):
+        await bucket.create(key, b"")
+    assert await bucket.keys("web-1.") == ["web-1.disk.a", "web-1.disk.b"]
+    assert await bucket.keys("web-1") == ["web-1.disk.a", "web-1.disk.b", "web-10.disk.a"]
+    assert await bucket.keys("nobody.") == []
+
+
+async def test_a_key_that_is_none_is_refused(bus: Bus):
+    bucket = await bus.bucket(Bucket.INCIDENTS)
+    for key in ("", "a..b", "a b", "a.*", "a.>", ".a"):
+        with pytest.raises(Rejected):
+            await bucket.create(key, b"")
+
+
+async def test_watching_gives_what_is_there_then_none_then_changes(bus: Bus):
+    bucket = await bus.bucket(Bucket.INCIDENTS)
+    await bucket.create("web-1.a", b"1")
+    await bucket.create("web-2.a", b"not asked for")
+    await bucket.create("web-1.gone", b"")
+    await bucket.delete("web-1.gone")
+    async with aclosing(bucket.watch("web-1.")) as changes:
+        present = await anext(changes)
+        assert (present.key, present.value) == ("web-1.a", b"1")
+        assert await anext(changes) is None
+        revision = await bucket.create("web-1.b", b"2")
+        assert await anext(changes) == Entry("web-1.b", b"2", revision)
+        await bucket.delete("web-1.b")
+        deleted = await anext(changes)
+        assert (deleted.key, deleted.deleted) == ("web-1.b", True)
+
+
+async def test_watching_an_empty_bucket_begins_with_none(bus: Bus):
+    bucket = await bus.bucket(Bucket.FLEET)
+    async with aclosing(bucket.watch()) as changes:
+        assert await anext(changes) is None
+
+
+async def test_a_lease_that_is_not_renewed_expires_and_watchers_hear_of_it(bus: Bus):
+    leases = await bus.bucket(Bucket.LEASES)
+    async with aclosing(leases.watch()) as changes:
+        assert await anext(changes) is None
+        revision = await leases.create("k", b"holder")
+        assert await anext(changes) == Entry("k", b"holder", revision)
+        async with asyncio.timeout(20):
+            expired = await anext(changes)
+        assert (expired.key, expired.deleted) == ("k", True)
+    assert await leases.get("k") is None
+    assert await leases.keys() == []
+    assert await leases.create("k", b"next") > revision
+
+
+async def test_a_lease_that_is_renewed_stays(bus: Bus):
+    leases = await bus.bucket(Bucket.LEASES)
+    revision = await leases.create("k", b"holder")
+    for _ in range(6):
+        await asyncio.sleep(0.3)  # six times: longer than the lease's one second
+        revision = await leases.update("k", b"holder", revision)
+    assert (await leases.get("k")) == Entry("k", b"holder", revision)
