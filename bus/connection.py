@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _RECONNECT_WAIT = 0.5  # seconds between attempts at the same server
 _PING_INTERVAL = 10  # seconds; two unanswered pings make a dead connection, so one is noticed within half a minute
+_FLUSH_TIMEOUT = 5  # seconds
 _PENDING_ANSWERS = 2 * 1024 * 1024  # bytes of acknowledgements that wait for the connection to come back
 
 Callback = Callable[[Msg], Awaitable[None]]
@@ -48,7 +49,6 @@ class _LastingClient(Client):
         if self.encryption_wanted and not self._server_info.get("tls_required"):
             raise errors.SecureConnWantedError
         return super()._connect_command()
-
 
     @property
     def server_info_version(self) -> str:
@@ -131,7 +131,9 @@ class Connection:
             logger.info("left %s without a farewell: %s", self.url, said(error))
             await self.client.close()
 
-    async def publish(self, subject: str, body: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
+    async def publish(
+        self, subject: str, body: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         """Hand a message to the client. Raises Unavailable, Rejected."""
         try:
             await self.client.publish(subject, body, reply, headers)
@@ -145,10 +147,10 @@ class Connection:
         except (errors.Error, OSError) as error:
             raise self.explain(error, f"subscribing to {subject}") from error
 
-    async def flush(self, timeout: float = 5) -> None:
+    async def flush(self) -> None:
         """Return when the server has seen what was sent so far. Raises Unavailable."""
         try:
-            await self.client.flush(max(1, round(timeout)))
+            await self.client.flush(_FLUSH_TIMEOUT)
         except (errors.Error, OSError, AttributeError) as error:  # AttributeError: the transport is gone already
             raise self.explain(error, "flushing") from error
 
@@ -238,6 +240,8 @@ def _secret(path: Path) -> str:
 
 def _require_nkeys() -> None:
     try:
-        import nkeys  # noqa: F401, PLC0415
+        import nkeys  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError as error:
-        raise Rejected("bus.credentials: nkeys are not installed; install them with: pip install 'nats-py[nkeys]'") from error
+        raise Rejected(
+            "bus.credentials: nkeys are not installed; install them with: pip install 'nats-py[nkeys]'"
+        ) from error

@@ -147,7 +147,9 @@ async def _subscribe(pattern: str, connection: Connection, received: asyncio.Que
     return subscription
 
 
-async def _messages(opened: "asyncio.Future[Any]", received: asyncio.Queue[Msg]) -> AsyncGenerator[tuple[str, bytes], None]:
+async def _messages(
+    opened: "asyncio.Future[Any]", received: asyncio.Queue[Msg]
+) -> AsyncGenerator[tuple[str, bytes], None]:
     """A generator of its own, so that dropping the iterator ends the subscription."""
     try:
         await asyncio.shield(opened)
@@ -168,4 +170,3 @@ async def _unsubscribe(opened: "asyncio.Future[Any]") -> None:
         await opened.result().unsubscribe()
     except Exception as error:  # noqa: BLE001 - the library raises many kinds; all mean that the connection is gone
         logger.debug("the subscription ended with its connection: %s", error)
-

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from bus.port import (
@@ -187,9 +186,7 @@ class _Consumer:
         if self._deliveries.get(stored.sequence) == deliveries:
             self._cancel_timer(stored.sequence)
             loop = asyncio.get_running_loop()
-            self._timers[stored.sequence] = loop.call_later(
-                delay.total_seconds(), self._redeliver, stored, deliveries
-            )
+            self._timers[stored.sequence] = loop.call_later(delay.total_seconds(), self._redeliver, stored, deliveries)
 
     def finish(self, stored: Stored, deliveries: int) -> None:
         if self._deliveries.get(stored.sequence) == deliveries:
@@ -368,6 +365,10 @@ class MemoryBus:
         self._listeners: list[tuple[str, asyncio.Queue[tuple[str, bytes]]]] = []
         self._members: list[_Member] = []
         self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        return not self._closed
 
     async def publish(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None

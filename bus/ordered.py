@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ class OrderedReader:
         self._subscription: Any = None
         connection.on_connected.append(self._on_connected)
 
-    async def present(self) -> AsyncIterator[JetStreamMessage]:
+    async def present(self) -> AsyncGenerator[JetStreamMessage, None]:
         """What is there now, then end. Raises Unavailable, Rejected."""
         left = await self._begin()
         while left:
@@ -64,7 +64,7 @@ class OrderedReader:
             left = message.pending
             yield message
 
-    async def for_ever(self) -> AsyncIterator[JetStreamMessage | None]:
+    async def for_ever(self) -> AsyncGenerator[JetStreamMessage | None, None]:
         """What is there now, then None once, then what comes. Waits for a server that is away."""
         left = await self._begin()
         caught_up = False

@@ -52,7 +52,19 @@ class Denied(Rejected):
 class _Sent(Generic[Answer]):
     """One message without its answer."""
 
-    __slots__ = ("ambiguous", "body", "deadline", "due", "future", "headers", "judge", "repeatable", "seen", "subject", "windowed")
+    __slots__ = (
+        "ambiguous",
+        "body",
+        "deadline",
+        "due",
+        "future",
+        "headers",
+        "judge",
+        "repeatable",
+        "seen",
+        "subject",
+        "windowed",
+    )
 
     def __init__(
         self,
@@ -121,11 +133,15 @@ class Outbox:
         repeatable = headers is not None and _MESSAGE_ID in headers
         return await self._send(subject, body, headers, judge, repeatable, windowed=True)
 
-    async def request(self, subject: str, body: bytes, judge: Callable[[Msg], Answer], deadline: float | None = None) -> Answer:
+    async def request(
+        self, subject: str, body: bytes, judge: Callable[[Msg], Answer], deadline: float | None = None
+    ) -> Answer:
         """Ask for something that may be asked twice, and wait for the answer. *deadline* in seconds."""
         return await (await self._send(subject, body, None, judge, repeatable=True, windowed=False, deadline=deadline))
 
-    async def api(self, subject: str, body: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, Any]:
+    async def api(
+        self, subject: str, body: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> dict[str, Any]:
         """One request to JetStream's API. Raises ApiRefusal, Denied, Unavailable."""
         encoded = b"" if body is None else json.dumps(body).encode()
         return await self.request(f"$JS.API.{subject}", encoded, self._reply, deadline)
@@ -266,7 +282,9 @@ class Outbox:
     def _on_lost(self) -> None:
         for token, sent in list(self._waiting.items()):
             if sent.ambiguous and not sent.repeatable:
-                text = f"{sent.subject}: the connection was lost before the answer came; whether it is stored is not known"
+                text = (
+                    f"{sent.subject}: the connection was lost before the answer came; whether it is stored is not known"
+                )
                 self._fail(token, sent, self._connection.unavailable(f"{self._connection.url}: {text}"))
 
     def _on_denied(self, text: str) -> None:
@@ -275,7 +293,9 @@ class Outbox:
             return
         for token, sent in list(self._waiting.items()):
             if sent.subject.lower() == match[1].lower():  # the client hands the text over in lower case
-                self._fail(token, sent, Denied(f"{self._connection.url} does not permit us to publish to {sent.subject}"))
+                self._fail(
+                    token, sent, Denied(f"{self._connection.url} does not permit us to publish to {sent.subject}")
+                )
 
 
 def _refusal(error: Mapping[str, Any], url: str) -> Exception:

@@ -162,6 +162,11 @@ class Listening(Protocol):
 
 
 class Bus(Protocol):
+    @property
+    def connected(self) -> bool:
+        """Whether the server was there a moment ago; what is published meanwhile waits for it until the deadline."""
+        ...
+
     async def publish(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
@@ -178,7 +183,7 @@ class Bus(Protocol):
     async def publish_soon(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Awaitable[None]:
-        """Send now, bounded by a window; the awaitable ends when the message is stored, and raises as `publish` does."""
+        """Send now, bounded by a window; the awaitable ends when it is stored, and raises as `publish` does."""
         ...
 
     async def announce(self, subject: str, body: bytes) -> None:

@@ -23,7 +23,9 @@ def refuse_old_server(version: str, url: str) -> None:
     """Raise Rejected when the server is older than we can work with."""
     if older_than_minimum(version):
         wanted = ".".join(map(str, MINIMUM_SERVER))
-        raise Rejected(f"{url} runs nats-server {version}; {wanted} or newer is needed: upgrade it, or use another server")
+        raise Rejected(
+            f"{url} runs nats-server {version}; {wanted} or newer is needed: upgrade it, or use another server"
+        )
 
 
 async def provision(outbox: Outbox, specs: Iterable[StreamSpec], url: str) -> dict[str, int]:

@@ -30,6 +30,7 @@ _SILENCE = 2.5 * _HEARTBEAT  # without one for this long the server has forgotte
 _FLOOR_EVERY = 30.0  # seconds between looks at how far the consumer has come
 _LONGEST_DELAY = timedelta(minutes=1)  # of a redelivery after a handler that raised
 _LEAST_ACK_PENDING = 1000  # the server's own default
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONSUMER_GONE = (10014, 10059)
 _REQUEST = "$JS.API.CONSUMER.MSG.NEXT"
 
@@ -59,7 +60,7 @@ class JetStreamMessage:
 
     @property
     def stored_at(self) -> datetime:
-        return datetime.fromtimestamp(int(self._reply_fields()[5]) / 1e9, UTC)
+        return _EPOCH + timedelta(microseconds=int(self._reply_fields()[5]) // 1000)
 
     @property
     def sequence(self) -> int:
@@ -308,15 +309,17 @@ class PullConsumer:
                 return
             if configuration.get("deliver_subject") or configuration.get("ack_policy") != "explicit":
                 raise Rejected(
-                    f"{self._connection.url}: consumer {self._subscription.durable} exists and is no pull consumer with"
-                    f" explicit ack; remove it: nats consumer rm {self._subscription.stream} {self._subscription.durable}"
+                    f"{self._connection.url}: consumer {self._subscription.durable} of {self._subscription.stream} exists"
+                    " and is no pull consumer with explicit ack; remove it with: nats consumer rm"
                 )
             body = configuration | wanted
         subject = f"CONSUMER.CREATE.{self._subscription.stream}.{self._subscription.durable}"
         filters = body["filter_subjects"]
         if len(filters) == 1:  # where permissions look for it
             subject = f"{subject}.{filters[0]}"
-            body = {key: value for key, value in body.items() if key != "filter_subjects"} | {"filter_subject": filters[0]}
+            body = {key: value for key, value in body.items() if key != "filter_subjects"} | {
+                "filter_subject": filters[0]
+            }
         await self._outbox.api(subject, {"stream_name": self._subscription.stream, "config": body})
 
     def _configuration(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Every layer remembers where each value comes from, so that a complaint can name 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
 
 
 def read(
-    path: str | None = None, environment: Mapping[str, str] | None = None, options: Mapping[str, str | None] | None = None
+    path: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    options: Mapping[str, str | None] | None = None,
 ) -> Loaded:
     """Put the layers together and check them.
 
@@ -84,7 +87,25 @@ def read(
         configuration = Configuration.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(*problems_of(error, Configuration, values, origins, found)) from None
-    return Loaded(configuration, found, origins)
+    loaded = Loaded(configuration, found, origins)
+    if configuration.policy.functions and (problems := _policies_of_nobody(loaded)):
+        raise ConfigurationError(*problems)
+    return loaded
+
+
+def _policies_of_nobody(loaded: Loaded) -> list[str]:
+    """A policy under a misspelt name would silently not be in force."""
+    from functions import registry  # only when there is something to compare: it asks every installed package
+
+    known = registry.names()
+    problems = []
+    for name in loaded.configuration.policy.functions:
+        if name not in known:
+            key: Key = ("policy", "functions", name)
+            near = get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
+            problems.append(f"{loaded.origin(key)}: {'.'.join(map(str, key))}: there is no such function; {hint}")
+    return problems
 
 
 def find(path: str | None, environment: Mapping[str, str]) -> str | None:
@@ -153,7 +174,9 @@ def _nearly_a_setting(key: tuple[str, ...]) -> str:
     for section, _ in settings_in(Configuration):
         if key[0].startswith(f"{section}_"):
             rest = SEPARATOR.join((key[0].removeprefix(f"{section}_").strip("_"), *key[1:]))
-            return f"sections and keys are joined by two underscores: {PREFIX}{section.upper()}{SEPARATOR}{rest.upper()}"
+            return (
+                f"sections and keys are joined by two underscores: {PREFIX}{section.upper()}{SEPARATOR}{rest.upper()}"
+            )
     if len(key) > 1:
         sections = ", ".join(Configuration.model_fields)
         return f"{key[0]} is no section; there are {sections}"
@@ -184,8 +207,10 @@ def _merge(below: dict[str, Any], above: dict[str, Any], key: Key = ()) -> dict[
     for name, value in above.items():
         here = (*key, name)
         old = merged.get(name)
-        together = isinstance(value, dict) and isinstance(old, dict) and _holds_sections(here)
-        merged[name] = _merge(old, value, here) if together else value
+        if isinstance(value, dict) and isinstance(old, dict) and _holds_sections(here):
+            merged[name] = _merge(old, value, here)
+        else:
+            merged[name] = value
     return merged
 
 

@@ -178,7 +178,10 @@ def state_directory(directory: Path) -> Check:
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Check(
-            "state directory", Health.FAILED, f"{existing} can't be written", f"mkdir -p {directory}, owned by this user"
+            "state directory",
+            Health.FAILED,
+            f"{existing} can't be written",
+            f"mkdir -p {directory}, owned by this user",
         )
     room = shutil.disk_usage(existing).free
     if room < ROOM:
@@ -193,7 +196,9 @@ def clock() -> Check:
     """Events from the future are refused, and old ones dropped: the clocks of all hosts must agree."""
     answer = _adjtimex()
     if answer is None:
-        return Check("clock", Health.WARNING, "the kernel does not say whether it is synchronised", "timedatectl status")
+        return Check(
+            "clock", Health.WARNING, "the kernel does not say whether it is synchronised", "timedatectl status"
+        )
     if answer == TIME_ERROR:
         return Check("clock", Health.WARNING, "not synchronised", "apt-get install systemd-timesyncd, or chrony")
     return Check("clock", Health.OK, "synchronised")

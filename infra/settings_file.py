@@ -19,7 +19,7 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Unreadable(Exception):
-    """The file is no settings file. `problems` has one line each, naming the file and where it can be said, the line."""
+    """It is no settings file. `problems` has one line each, with the file, and the line where it can be said."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -53,7 +53,7 @@ def read(path: str) -> SettingsFile:
 
 
 def parse(text: str, path: str) -> SettingsFile:
-    """Read YAML *text*; *path* is only named in messages. Raises Unreadable with all duplicate keys, or the first fault."""
+    """Read YAML *text*; *path* is only named in messages. Raises Unreadable: all duplicate keys, or the first fault."""
     try:
         loader = Loader(text)
         try:
@@ -112,19 +112,27 @@ class _Reader:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, key)
             if isinstance(node, yaml.SequenceNode):
+                self._refuse_tag(node, "seq")
                 return [self.value(child, (*key, index)) for index, child in enumerate(node.value)]
             return self._loader.construct_object(node)
         finally:
             self._open.discard(id(node))
 
+    def _refuse_tag(self, node: yaml.Node, kind: str) -> None:
+        if node.tag != f"tag:yaml.org,2002:{kind}":
+            raise Unreadable(f"{self._path}:{_line(node)}: the tag {node.tag} means nothing here; leave it out")
+
     def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+        self._refuse_tag(node, "map")
         self._refuse_duplicates(node, key)
         self._loader.flatten_mapping(node)  # `<<: *defaults`: merged entries come first, own ones win
         values: dict[str, Any] = {}
         for name_node, value_node in node.value:
             name = self._loader.construct_object(name_node, deep=True)
             if not isinstance(name, str):
-                self.problems.append(f"{self._path}:{_line(name_node)}: the key {name!r} is no text; put it into quotes")
+                self.problems.append(
+                    f"{self._path}:{_line(name_node)}: the key {name!r} is no text; put it into quotes"
+                )
                 continue
             self.lines[(*key, name)] = _line(name_node)
             values[name] = self.value(value_node, (*key, name))

@@ -1,4 +1,4 @@
-"""What pydantic complains about, as lines for the operator: where, which key, what is wrong, what was probably meant."""
+"""What pydantic complains about, as lines for the operator: where, which key, what is wrong, what was meant."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -40,7 +40,8 @@ class Walk:
     """(device, inode) of files in use"""
     met: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
-    """reason → how many files or directories, e.g. `in use`, `hard link`, `another mount`, `permission denied`"""
+    """reason → how many files or directories, e.g. `in use`, `hard link`, `another mount`, `permission denied`;
+    `clock` when times lie in the future, so that no age can be believed and the walk was given up"""
 
 
 class FileProbe(Protocol):

@@ -43,12 +43,16 @@ class Heart:
         self._task = asyncio.create_task(self._forever(), name=f"heartbeat of {self._name}")
 
     async def stop(self) -> None:
-        """Say goodbye, so that a stop is told from a crash."""
+        """Idempotent."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-            await self._beat()
+
+    async def say_goodbye(self) -> None:
+        """Beat a last time, so that a stop is told from a crash."""
+        await self.stop()
+        await self._beat()
 
     async def _forever(self) -> None:
         while True:

@@ -56,6 +56,7 @@ class StateFile(Generic[Kept]):
 
     def __init__(self, collector: Collector[Any, Any, Kept], directory: Path | None) -> None:
         self._collector = collector
+        self.name = collector.name
         self._path = directory / f"{collector.name}.json" if directory is not None else None
 
     def load(self) -> State[Kept]:
@@ -69,7 +70,7 @@ class StateFile(Generic[Kept]):
             return fresh
         except (OSError, ValueError, RecursionError) as error:
             logger.warning(
-                "%s can't be used (%s); %s starts without memory: no trend for the first minutes, and levels begin anew",
+                "%s can't be used (%s); %s starts without memory: trends and levels begin anew",
                 self._path, plain(str(error).splitlines()[0])[:200], self._collector.name,
             )  # fmt: skip
             return fresh

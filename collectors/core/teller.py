@@ -40,17 +40,26 @@ class Teller:
         self._cut_off = False
         self._refusals: set[str] = set()
 
-    async def tell(self, events: Iterable[Health], memory: Memory, now: datetime) -> bool:
-        """Tell the judged *events*; a target without one is gone. True when a level changed."""
-        judged = {event.target: event for event in events}
-        gone = [target for target in self._targets if target not in judged]
-        farewells = [self._farewell(target, memory, now) for target in gone]
-        return await self._all([*judged.values()], farewells, now)
+    async def tell(self, events: list[Health], now: datetime, farewells: list[Health] | None = None) -> bool:
+        """Publish what is due of *events*, and all *farewells*. True when a level changed."""
+        farewells = farewells or []
+        changes = [self._note(event, now) for event in (*events, *farewells)]
+        due = [event for event in events if self._is_due(event)]
+        await asyncio.gather(*(self._tell(event) for event in (*due, *farewells)))
+        for event in farewells:
+            if self._targets[event.target].told is event.level:  # else once more with the next read
+                del self._targets[event.target], self._told_at[event.target]
+        return any(changes)
 
-    async def tell_unknown(self, reason: str, memory: Memory, now: datetime) -> bool:
-        """Nothing could be read: every known target is unknown, or the collector's own one. True when a level changed."""
+    def unknown(self, reason: str, memory: Memory, now: datetime) -> list[Health]:
+        """Nothing could be read: an event for every known target, or for the collector's own one."""
         known = list(self._targets) or [self._collector.own_target]
-        return await self._all([self._collector.unknown(memory, target, reason, now) for target in known], [], now)
+        return [self._collector.unknown(memory, target, reason, now) for target in known]
+
+    def farewells(self, events: Iterable[Health], memory: Memory, now: datetime) -> list[Health]:
+        """A last event for every known target that is not among the judged *events*."""
+        judged = {event.target for event in events}
+        return [self._farewell(target, memory, now) for target in self._targets if target not in judged]
 
     def _farewell(self, target: str, memory: Memory, now: datetime) -> Health:
         if target == self._collector.own_target:
@@ -59,15 +68,6 @@ class Teller:
         name = target.partition(":")[2]
         reason = f"{name} is gone: removed, or no longer chosen by {self._collector.section_name}"
         return self._collector.unknown(memory, target, reason, now)
-
-    async def _all(self, events: list[Health], farewells: list[Health], now: datetime) -> bool:
-        changes = [self._note(event, now) for event in (*events, *farewells)]
-        due = [event for event in events if self._is_due(event)]
-        await asyncio.gather(*(self._tell(event) for event in (*due, *farewells)))
-        for event in farewells:
-            if event.target in self._told_at and self._targets[event.target].told is event.level:
-                del self._targets[event.target], self._told_at[event.target]
-        return any(changes)
 
     def _note(self, event: Health, now: datetime) -> bool:
         before = self._targets.get(event.target)

@@ -1,6 +1,7 @@
-"""One blocking call in a daemon thread, which a hanging filesystem can neither keep the process alive with nor block."""
+"""One blocking call in a daemon thread: what hangs in it can't keep the process alive."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,25 +17,24 @@ def in_daemon_thread(name: str, call: Callable[[], Answer]) -> "asyncio.Future[A
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Answer] = loop.create_future()
 
-    def settle(answer: Answer | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(answer)  # type: ignore[arg-type]  # no error: this is the answer
+    def settle(set_outcome: Callable[[], None]) -> None:
+        if not future.done():
+            set_outcome()
 
     def work() -> None:
-        answer: Answer | None = None
-        error: BaseException | None = None
         try:
             answer = call()
-        except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, answer, error)
-        except RuntimeError:
-            pass  # the loop was closed meanwhile: nobody waits any more
+            outcome = lambda: future.set_result(answer)  # noqa: E731
+        except BaseException as error:  # noqa: BLE001 - carried over to whoever waits, as executors do
+            raised = error
+            outcome = lambda: future.set_exception(raised)  # noqa: E731
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(settle, outcome)
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return future
+
+
+def abandon(future: "asyncio.Future[Answer]") -> None:
+    """Nobody will look at the answer; an error in it is no news any more."""
+    future.add_done_callback(lambda late: None if late.cancelled() else late.exception())

@@ -29,26 +29,24 @@ def theil_sen(samples: tuple[tuple[float, int], ...]) -> float | None:
 
 
 class Window(BaseModel):
-    """Samples of one figure, at least `spacing` seconds apart and at most `span` seconds old, and their slope."""
+    """The latest samples of one figure, and their slope."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    span: float
-    spacing: float
     samples: tuple[tuple[float, int], ...] = ()
+    """(seconds since the epoch, value), oldest first"""
     slope: float | None = None
     """per second; told anew with every sample that is kept"""
 
-    @classmethod
-    def of(cls, span: timedelta, spacing: timedelta) -> Self:
-        return cls(span=span.total_seconds(), spacing=spacing.total_seconds())
+    def add(self, now: datetime, value: int, *, span: timedelta, spacing: timedelta) -> Self:
+        """With the sample, unless the last one is younger than *spacing*; without those older than *span*.
 
-    def add(self, now: datetime, value: int) -> Self:
-        """With the sample, unless it comes too soon after the last one. Samples from the future are forgotten."""
-        moment = now.timestamp()
-        kept = tuple(sample for sample in self.samples if moment - self.span <= sample[0] <= moment)
-        if len(kept) == len(self.samples) and kept and moment - kept[-1][0] < self.spacing:
-            return self
-        if not kept or moment - kept[-1][0] >= self.spacing:
+        Samples from the future, kept before the clock was set back, are forgotten.
+        """
+        moment, oldest = now.timestamp(), now.timestamp() - span.total_seconds()
+        kept = tuple(sample for sample in self.samples if oldest <= sample[0] <= moment)
+        if not kept or moment - kept[-1][0] >= spacing.total_seconds():
             kept = (*kept, (moment, value))
+        elif len(kept) == len(self.samples):
+            return self
         return self.model_copy(update={"samples": kept, "slope": theil_sen(kept)})

@@ -108,7 +108,7 @@ class RemoveImage(Action):
     """Remove one image that no container uses, by its id and without force."""
 
     risk: ClassVar[Risk] = Risk.REPRODUCIBLE
-    undo: ClassVar[str] = "not taken back; a tagged image is pulled again from its registry, a dangling one is built again"
+    undo: ClassVar[str] = "not taken back; a tagged image can be pulled again, a dangling one built again"
     repeatable: ClassVar[bool] = True
 
     action: Literal["disk.remove_image"] = "disk.remove_image"

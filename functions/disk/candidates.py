@@ -29,20 +29,27 @@ class Keep:
     largest: bool = False
     by_mtime: bool = False
     kept: list[tuple[int, int, int, FileStat]] = field(default_factory=list)
-    """a heap whose first entry is the one to give up first"""
+    """a heap of (worth, number, root, file) whose first entry is the one to give up first"""
+    offered: int = 0
     left_out: int = 0
     left_out_bytes: int = 0
 
     def offer(self, root: int, stat: FileStat) -> None:
         """Keep *stat*, found below the root number *root*, or give up another for it."""
         worth = stat.allocated if self.largest else -self.age_ns(stat)
-        entry = (worth, len(self.kept) + self.left_out, root, stat)
+        self.offered += 1
+        entry = (worth, self.offered, root, stat)
         if len(self.kept) < self.most:
             heapq.heappush(self.kept, entry)
             return
         _, _, _, given_up = heapq.heappushpop(self.kept, entry)
         self.left_out += 1
         self.left_out_bytes += given_up.allocated
+
+    def forget(self, root: int) -> None:
+        """Give up everything found below the root number *root*."""
+        self.kept = [entry for entry in self.kept if entry[2] != root]
+        heapq.heapify(self.kept)
 
     def age_ns(self, stat: FileStat) -> int:
         return stat.mtime_ns if self.by_mtime else stat.newest_ns
@@ -52,32 +59,32 @@ class Keep:
         found: dict[int, list[FileStat]] = {}
         for _, _, root, stat in self.kept:
             found.setdefault(root, []).append(stat)
+        for stats in found.values():
+            stats.sort(key=lambda stat: (self.age_ns(stat), stat.path))
         return tuple(
-            FilesBelow(
-                root=roots[root],
-                files=tuple(FileItem.of(stat) for stat in sorted(stats, key=lambda stat: (self.age_ns(stat), stat.path))),
-            )
+            FilesBelow(root=roots[root], files=tuple(FileItem.of(stat) for stat in stats))
             for root, stats in sorted(found.items())
         )
 
 
 @dataclass(frozen=True)
 class LogRules:
-    """Which rotated logs are candidates: nobody's, closed, old enough. Ages are moments before which mtime lies."""
+    """Which rotated logs are candidates: nobody's, closed, old enough. One of the two moments is given at least."""
 
     compress_before: datetime | None
+    """last written before this: to compress"""
     delete_before: datetime | None
+    """last written before this: to delete"""
     owns: Callable[[str], bool]
     """whether logrotate owns an absolute path"""
     exclude: tuple[str, ...] = ()
 
     @property
-    def before(self) -> datetime | None:
-        return self.compress_before or self.delete_before
+    def before(self) -> datetime:
+        """A log written later is no candidate for anything."""
+        return max(moment for moment in (self.compress_before, self.delete_before) if moment is not None)
 
-    def walk(self, root: Root, in_use: frozenset[tuple[int, int]]) -> Walk | None:
-        if self.before is None:
-            return None
+    def walk(self, root: Root, in_use: frozenset[tuple[int, int]]) -> Walk:
         return Walk(
             root=root, older_than=self.before, names=ROTATED_NAMES, exclude=NEVER_LOGS + self.exclude,
             by_mtime=True, skip=in_use,
@@ -124,14 +131,18 @@ def temp_walk(root: Root, before: datetime, exclude: tuple[str, ...], in_use: fr
 
 
 def temp_files(walk: Walk, stats: Iterable[FileStat], *, empty_too: bool) -> Iterator[FileStat]:
-    """Of the files met, those that are surely old, surely single, and free something."""
+    """Of the files met, those that are surely old, surely single, and free something.
+
+    The walk has excluded base names already; a glob with a slash is one for whole paths, and seen to here.
+    """
     before = _ns(walk.older_than)
-    excluded = any_of(walk.exclude)
+    paths = [glob for glob in walk.exclude if "/" in glob]
+    excluded = any_of(paths) if paths else None
     base = walk.root.path.rstrip("/")
     for stat in stats:
-        if stat.newest_ns < before and stat.links == 1 and (stat.allocated or empty_too):
-            if not untouchable(stat.path, excluded) and not excluded(f"{base}/{stat.path}"):
-                yield stat
+        fits = stat.newest_ns < before and stat.links == 1 and (stat.allocated or empty_too)
+        if fits and (excluded is None or not excluded(f"{base}/{stat.path}")):
+            yield stat
 
 
 def _ns(moment: datetime | None) -> int:

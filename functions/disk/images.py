@@ -20,7 +20,8 @@ class Removable(NamedTuple):
 def removable(engine: Engine, settings: AutoCleanup, now: datetime) -> Removable:
     """Sort the images that no container, running or stopped, and no service uses."""
     newest = _newest_of_each_repository(engine, settings.images_kept_per_repository)
-    dangling, unused = [], []
+    dangling: list[Image] = []
+    unused: list[Image] = []
     kept: dict[str, int] = defaultdict(int)
     for image in sorted(engine.images, key=lambda image: (image.created, image.id)):
         if image.used_by:

@@ -27,7 +27,7 @@ NEVER_LOGS = DATABASE_LOGS + SYSTEM_LOGS + CONTAINER_LOGS + ("lost+found",)
 ROTATED_NAMES = ("*.[0-9]*", "*-[0-9]*", "*.old", "*.old.*")
 """Globs that let every rotated name pass, and some others: `rotated` decides."""
 
-_DATE = r"(?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?:[-_T.]?\d{2,6})?"
+_DATE = r"(?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?:[-_T.]?\d{2,10})?"
 _ROTATED = re.compile(
     rf"(?P<base>.+?)(?:[.-](?P<date>{_DATE})(?P<extension>\.log)?|\.(?P<number>\d{{1,3}})|\.old)"
     r"(?P<compressed>\.(?:gz|bz2|xz|zst|lz4|lzma|lzo|br|Z|zip|7z))?"

@@ -1,4 +1,4 @@
-"""What a person is told beside the plan: what could not be looked at, what stays and why, what only they may do. Pure."""
+"""What a person is told beside the plan: what could not be looked at, what stays and why, what they may do. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -38,6 +38,14 @@ def passed_by(walk: Walk) -> Finding:
     return Finding(title=f"passed by below {show_path(walk.root.path)}: {reasons}")
 
 
+def clock_wrong(walk: Walk) -> Finding:
+    return Finding(
+        title=f"no file below {show_path(walk.root.path)} is cleaned: the times of some lie in the future",
+        detail="either the clock is wrong or the times are; while that is so no age can be believed",
+        command=("timedatectl", "status"),
+    )
+
+
 def left_out(what: str, number: int, size: int, limit: str) -> Finding:
     return Finding(
         title=f"{number} more {what} ({show_size(size)}) wait for the next plan: auto_cleanup.{limit} is reached",
@@ -67,7 +75,7 @@ def cache_held(cache: PackageCache) -> Finding:
 
 def cache_offline(cache: PackageCache) -> Finding:
     return Finding(
-        title=f"the {cache.manager} cache ({show_size(cache.allocated)}) stays: offline_host says it may be the only copy",
+        title=f"the {cache.manager} cache ({show_size(cache.allocated)}) stays: on an offline_host it is the only copy",
         amount=cache.allocated, unit="bytes",
     )  # fmt: skip
 
@@ -110,15 +118,16 @@ def deleted_open(files: Iterable[DeletedOpen]) -> list[Finding]:
     for holder in told[:TOLD]:
         pid, process, unit = holder
         service = unit.endswith(".service")
-        findings.append(
-            Finding(
-                title=f"{process} (pid {pid}{', ' + unit if unit else ''}) holds {count(holders[holder], 'deleted file')}"
-                f" open: {show_size(sizes[holder])} come free when it closes them",
-                detail=show_path(holders[holder][0].path),
-                command=("systemctl", "reload", unit) if service else ("ls", "-l", f"/proc/{pid}/fd"),
-                amount=sizes[holder], unit="bytes",
-            )  # fmt: skip
+        who = f"{process} (pid {pid}{', ' + unit if unit else ''})"
+        held = count(holders[holder], "deleted file")
+        finding = Finding(
+            title=f"{who} holds {held} open: {show_size(sizes[holder])} come free when it closes them",
+            detail=show_path(holders[holder][0].path),
+            command=("systemctl", "reload", unit) if service else ("ls", "-l", f"/proc/{pid}/fd"),
+            amount=sizes[holder],
+            unit="bytes",
         )
+        findings.append(finding)
     if len(told) > TOLD:
         findings.append(Finding(title=f"{len(told) - TOLD} more processes hold deleted files open"))
     return findings
@@ -139,7 +148,8 @@ def _volume(engine: Engine, volume: Volume) -> Finding:
     size = f"{show_size(volume.size)}" if volume.size is not None else "of unknown size"
     kind = "anonymous volume" if volume.anonymous else "volume"
     return Finding(
-        title=f"{engine.name} {kind} {volume.name} ({size}) is used by no container; volumes are never removed by itself",
+        title=f"{engine.name} {kind} {volume.name} ({size}) is used by no container",
+        detail="volumes are never removed by themselves: a service that is merely stopped may want its data back",
         command=(engine.name, "volume", "inspect", volume.name), amount=volume.size, unit="bytes",
     )  # fmt: skip
 
@@ -153,12 +163,8 @@ def only_at_emergency(engine: Engine, images: Removable) -> list[Finding]:
     size = sum(image.unique for image in images.unused)
     if not images.unused:
         return []
-    return [
-        Finding(
-            title=f"{count(images.unused, f'unused {engine.name} image')} (at most {show_size(size)}) would go at emergency",
-            command=(engine.name, "image", "ls"), amount=size, unit="bytes",
-        )  # fmt: skip
-    ]
+    title = f"{count(images.unused, f'unused {engine.name} image')} (at most {show_size(size)}) would go at emergency"
+    return [Finding(title=title, command=(engine.name, "image", "ls"), amount=size, unit="bytes")]
 
 
 def largest(files: Iterable[LargeFile], now: datetime) -> list[Finding]:
@@ -166,8 +172,9 @@ def largest(files: Iterable[LargeFile], now: datetime) -> list[Finding]:
         Finding(
             title=f"large: {show_path(file.path)} ({show_size(file.allocated)},"
             f" written {show_duration(max(0.0, (now - file.modified).total_seconds()))} ago)",
-            amount=file.allocated, unit="bytes",
-        )  # fmt: skip
+            amount=file.allocated,
+            unit="bytes",
+        )
         for file in files
     ]
 

@@ -11,6 +11,7 @@ from functions.disk.candidates import Keep, LogRules, LogSorter, temp_files, tem
 from functions.disk.facts import FilesBelow, Found, Seen
 from functions.disk.judgement import judged
 from functions.disk.logs import any_of
+from functions.disk.planning import plan
 from schemas.facts.containers import Engine
 from schemas.facts.files import DeletedOpen, FileStat, LargeFile, Mount, Resource, Root
 from schemas.facts.journal import JournalUsage
@@ -24,6 +25,9 @@ from schemas.text import show_path
 
 LARGEST = 20
 """Files told as the largest consumers."""
+
+CLOCK = "clock"
+"""Why a walk was given up: times lie in the future, so no age below that directory can be believed."""
 
 SUBVOLUME_TYPES = frozenset({"btrfs", "bcachefs"})
 """Filesystems whose subvolumes have device numbers of their own and share their space."""
@@ -83,13 +87,14 @@ class _Survey:
         return engine if engine is not None and self._holds(engine.root, engine.device) else None
 
     def _deleted_open(self) -> tuple[DeletedOpen, ...]:
-        held = self._look("deleted files that are still open", self._probes.files.deleted_open, [])
+        held: list[DeletedOpen] = self._look("deleted files still open", self._probes.files.deleted_open, [])
         return tuple(file for file in held if file.device == self._seen.usage.device)
 
     def _largest(self, found: Found) -> tuple[LargeFile, ...]:
         """Costly: only when a person will have to choose what goes."""
-        pressed = self._level is Level.EMERGENCY or (self._level is not Level.OK and _nothing_to_clean(found))
-        if self._seen.resource is not Resource.BYTES or not pressed:
+        if self._seen.resource is not Resource.BYTES or self._level is Level.OK:
+            return ()
+        if self._level is not Level.EMERGENCY and not plan(self._case, self._seen, found).empty:
             return ()
         point = self._seen.usage.point
         return tuple(self._look("the largest files", lambda: self._probes.files.largest(point, LARGEST), []))
@@ -137,7 +142,9 @@ class _Survey:
             yield from self._probes.files.walk(walk)
         except ProbeError as error:
             self._findings.append(notices.unreadable(show_path(walk.root.path), str(error)))
-        if walk.skipped:
+        if CLOCK in walk.skipped:
+            self._findings.append(notices.clock_wrong(walk))
+        elif walk.skipped:
             self._findings.append(notices.passed_by(walk))
 
     def _keep(self, *, by_mtime: bool = False) -> Keep:
@@ -161,6 +168,8 @@ class _Survey:
             empty_too = self._seen.resource is Resource.INODES
             for stat in temp_files(walk, self._walk(walk), empty_too=empty_too):
                 keep.offer(len(roots) - 1, stat)
+            if CLOCK in walk.skipped:
+                keep.forget(len(roots) - 1)
         self._tell_left_out("temporary files", keep)
         return keep.below(roots)
 
@@ -182,9 +191,9 @@ class _Survey:
         return due
 
     def _logs(self, rotation: LogRotation | None) -> tuple[tuple[FilesBelow, ...], tuple[FilesBelow, ...]]:
-        if rotation is None:
-            return (), ()
         settings = self._settings
+        if rotation is None or (settings.logs_older_than is False and settings.delete_logs_older_than is False):
+            return (), ()
         rules = LogRules(
             compress_before=self._before(settings.logs_older_than),
             delete_before=self._before(settings.delete_logs_older_than),
@@ -192,12 +201,16 @@ class _Survey:
         )  # fmt: skip
         roots: list[Root] = []
         sorter = LogSorter(rules, compress=self._keep(by_mtime=True), delete=self._keep(by_mtime=True))
-        for directory in settings.log_directories if rules.before else ():
+        for directory in settings.log_directories:
             root = self._root(directory)
             if root is None or self._in_use is None:
                 continue
             roots.append(root)
-            sorter.sort(len(roots) - 1, root, self._walk(rules.walk(root, self._in_use)))
+            walk = rules.walk(root, self._in_use)
+            sorter.sort(len(roots) - 1, root, self._walk(walk))
+            if CLOCK in walk.skipped:
+                sorter.compress.forget(len(roots) - 1)
+                sorter.delete.forget(len(roots) - 1)
         if sorter.owned:
             self._findings.append(notices.owned_logs(sorter.owned, sorter.owned_bytes))
         self._tell_left_out("rotated logs to compress", sorter.compress)
@@ -207,10 +220,3 @@ class _Survey:
     def _tell_left_out(self, what: str, keep: Keep) -> None:
         if keep.left_out:
             self._findings.append(notices.left_out(what, keep.left_out, keep.left_out_bytes, "max_files"))
-
-
-def _nothing_to_clean(found: Found) -> bool:
-    return not (
-        found.caches or found.journal or found.due_logs or found.rotated_logs or found.old_logs or found.temp_files
-        or found.engine
-    )  # fmt: skip

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.settings.root import Logging, LogFormat
+from schemas.settings.root import LogFormat, Logging
 from schemas.text import plain
 
 COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31", "DEBUG": "2"}

@@ -50,6 +50,9 @@ EVERYWHERE = ("--config", "--bus", "--host", "--log-format")
 """Options of all commands: they may stand before the command or behind it."""
 
 
+FILES = "Settings, by default ./ansai.yaml, then those of the user and of the system."
+
+
 class LazyCommand(TyperCommand):
     """Stands for a command in the list; replaced by the real one when it is called."""
 
@@ -127,11 +130,17 @@ app = typer.Typer(
 @app.callback()
 def options(
     context: typer.Context,
-    config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="Settings, by default ./ansai.yaml, then those of the user and of the system.", envvar="ANSAI_CONFIG", show_envvar=True)] = None,
-    bus: Annotated[str | None, typer.Option("--bus", metavar="URL", help="NATS server, like nats://10.0.0.5:4222.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help=FILES, envvar="ANSAI_CONFIG", show_envvar=True)
+    ] = None,
+    bus: Annotated[
+        str | None, typer.Option("--bus", metavar="URL", help="NATS server, like nats://10.0.0.5:4222.")
+    ] = None,
     host: Annotated[str | None, typer.Option("--host", metavar="NAME", help="Name of this host in subjects.")] = None,
-    log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="Of the lines on standard error.")] = None,
-) -> None:  # fmt: skip
+    log_format: Annotated[
+        LogFormat | None, typer.Option("--log-format", help="Of the lines on standard error.")
+    ] = None,
+) -> None:
     """Self-healing functions over a NATS bus: explained, bounded, verified, and taken back when wrong.
 
     The options below may also stand behind the command.

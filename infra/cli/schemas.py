@@ -8,7 +8,9 @@ import typer
 from infra.cli.failures import FAILED, Failure
 from schemas import export as generated
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Generate the JSON Schemas and the AsyncAPI document.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Generate the JSON Schemas and the AsyncAPI document."
+)
 
 
 @app.callback()
@@ -18,9 +20,13 @@ def group() -> None:
 
 @app.command(epilog="Example: ansai schemas export --output /tmp/schemas")
 def export(
-    output: Annotated[Path, typer.Option(help="Directory; json/ and asyncapi.json are put there.", show_default="that of the package")] = generated.DIRECTORY,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 when a file would change.")] = False,
-) -> None:  # fmt: skip
+    output: Annotated[
+        Path, typer.Option(help="Directory for json/ and asyncapi.json.", show_default="the package's own")
+    ] = generated.DIRECTORY,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 when a file would change.")
+    ] = False,
+) -> None:
     """Write a JSON Schema for every message, and one AsyncAPI 3 document with all of them."""
     try:
         changed = generated.differences(output) if check else generated.export(output)

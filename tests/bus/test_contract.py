@@ -358,7 +358,7 @@ async def test_a_key_is_created_once(bus: Bus):
     bucket = await bus.bucket(Bucket.INCIDENTS)
     revision = await bucket.create("web-1.disk.x", b"1")
     assert await bucket.get("web-1.disk.x") == Entry("web-1.disk.x", b"1", revision)
-    with pytest.raises(Conflict, match="web-1.disk.x"):
+    with pytest.raises(Conflict, match=r"web-1\.disk\.x"):
         await bucket.create("web-1.disk.x", b"2")
 
 

@@ -81,7 +81,9 @@ def test_a_named_file_that_is_missing_is_an_error():
 
 
 def test_variables_win_over_the_file_and_options_over_variables(write):
-    path = write("bus:\n  url: nats://file\n  replicas: 3\ndisk_monitoring:\n  thresholds:\n    warning: 70\n  target: 60\n")
+    path = write(
+        "bus:\n  url: nats://file\n  replicas: 3\ndisk_monitoring:\n  thresholds:\n    warning: 70\n  target: 60\n"
+    )
     environment = {"ANSAI_BUS__URL": "nats://variable", "ANSAI_DISK_MONITORING__THRESHOLDS__WARNING": "71"}
 
     by_variable = read(path, environment)
@@ -159,11 +161,16 @@ def test_policies_of_functions_are_merged_by_name_but_other_mappings_replaced(wr
     assert (policy.mode, policy.cooldown) == (Mode.AUTO, timedelta(hours=2))
     assert loaded.configuration.disk_monitoring.auto_cleanup.temp_directories == {"/tmp": timedelta(days=3)}
     key = ("disk_monitoring", "auto_cleanup", "temp_directories")
-    assert not any(other[: len(key)] == key and len(other) > len(key) and ":" in origin for other, origin in loaded.origins.items())
+    assert not any(
+        other[: len(key)] == key and len(other) > len(key) and ":" in origin for other, origin in loaded.origins.items()
+    )
 
 
 def test_variables_that_are_no_settings_are_left_alone(write):
-    load(write(""), {"ANSAI_CONFIG": "/elsewhere", "ANSAI_TEST_INSTALL": "1", "ANSAI_TEST_REQUIRE": "all", "PATH": "/bin"})
+    load(
+        write(""),
+        {"ANSAI_CONFIG": "/elsewhere", "ANSAI_TEST_INSTALL": "1", "ANSAI_TEST_REQUIRE": "all", "PATH": "/bin"},
+    )
 
 
 def test_each_mistake_is_one_line_with_file_line_key_and_the_nearest_valid_key(problems):
@@ -187,9 +194,10 @@ def test_each_mistake_is_one_line_with_file_line_key_and_the_nearest_valid_key(p
         """
     ) == [
         "ansai.yaml:3: disk_monitoring.thresholds.warnin: unknown key; the nearest valid key is warning",
-        "ansai.yaml:5: disk_monitoring.auto_cleanup.logs_older_than: 30 has no unit; write, for example,"
-        " 30 days or 30 s (or false)",
-        "ansai.yaml:6: disk_monitoring.auto_cleanup.temp_files_older_than: must be longer than 0; got '0 days' (or false)",
+        "ansai.yaml:5: disk_monitoring.auto_cleanup.logs_older_than: 30 has no unit; write, for example, 30 days or 30 s"
+        " (or false)",
+        "ansai.yaml:6: disk_monitoring.auto_cleanup.temp_files_older_than: must be longer than 0; got '0 days'"
+        " (or false)",
         "ansai.yaml:7: disk_monitoring.auto_cleanup.docker_images: must be 'unused', 'dangling' or false; got 'all'",
         "ansai.yaml:8: disk_monitoring.every: '-5 s' is no duration; write, for example, 30 days, 5 min or 1h 30m",
         "ansai.yaml:10: policy.mode: mode can't be off (YAML reads a bare off as false);"
@@ -200,10 +208,18 @@ def test_each_mistake_is_one_line_with_file_line_key_and_the_nearest_valid_key(p
     ]
 
 
+def test_a_policy_for_a_function_that_does_not_exist_is_refused(problems):
+    assert problems("policy:\n  functions:\n    disk.fre_space: {mode: auto}\n") == [
+        "ansai.yaml:3: policy.functions.disk.fre_space: there is no such function; the nearest is disk.free_space"
+    ]
+
+
 def test_thresholds_out_of_order_name_the_section_and_the_figures(problems):
     (problem,) = problems("disk_monitoring:\n  thresholds:\n    warning: 95\n    critical: 90\n    emergency: 99\n")
 
-    assert problem.startswith("ansai.yaml:2: disk_monitoring.thresholds: thresholds must rise: warning 95 < critical 90")
+    assert problem.startswith(
+        "ansai.yaml:2: disk_monitoring.thresholds: thresholds must rise: warning 95 < critical 90"
+    )
 
 
 def test_a_target_above_warning_is_refused(problems):
@@ -226,7 +242,10 @@ def test_a_variable_that_breaks_a_section_of_the_file_is_named_beside_it(problem
     ("variables", "complaint"),
     [
         ({"ANSAI_BUS__ULR": "nats://x"}, "ANSAI_BUS__ULR: bus.ulr: unknown key; the nearest valid key is url"),
-        ({"ANSAI_BUS_URL": "nats://x"}, "ANSAI_BUS_URL: sections and keys are joined by two underscores: ANSAI_BUS__URL"),
+        (
+            {"ANSAI_BUS_URL": "nats://x"},
+            "ANSAI_BUS_URL: sections and keys are joined by two underscores: ANSAI_BUS__URL",
+        ),
         ({"ANSAI_DISK_MONITORING_TARGET": "3"}, "joined by two underscores: ANSAI_DISK_MONITORING__TARGET"),
         ({"ANSAI_BUSS__URL": "nats://x"}, "ANSAI_BUSS__URL: buss is no section; there are host, bus, logging"),
         ({"ANSAI_BUS__URL": "http://x"}, "ANSAI_BUS__URL: bus.url: 'http://x' is no NATS URL"),

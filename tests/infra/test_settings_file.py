@@ -48,14 +48,12 @@ def test_a_key_that_stands_twice_is_named_with_both_lines():
         ("just words\n", 1, "must be a mapping"),
         ("bus: {}\n---\nbus: {}\n", 2, "no valid YAML"),
         ("bus:\n  80: x\n", 2, "80 is no text"),
-        ("bus: !!python/object/apply:os.system [id]\n", None, ""),
+        ("bus: !!python/object/apply:os.system [id]\n", 1, "means nothing here"),
+        ("bus: !!set {a, b}\n", 1, "means nothing here"),
         ("a: &a [*a]\n", 1, "refers to what it is part of"),
     ],
 )
 def test_a_fault_is_told_with_its_line(text, line, words):
-    if "python/object" in text:
-        assert parse(text, FILE).values == {"bus": ["id"]}, "a tag must never run anything"
-        return
     (problem,) = problems(text)
 
     assert problem.startswith(f"ansai.yaml:{line}: ")
@@ -114,7 +112,14 @@ def test_a_file_that_is_not_there_or_a_directory_is_told_in_words(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("30 days", "30 days"), ("4096", 4096), ("false", False), ("[a, b]", ["a", "b"]), ("{a: 1}", {"a": 1}), ("", None)],
+    [
+        ("30 days", "30 days"),
+        ("4096", 4096),
+        ("false", False),
+        ("[a, b]", ["a", "b"]),
+        ("{a: 1}", {"a": 1}),
+        ("", None),
+    ],
 )
 def test_a_value_alone_is_read_as_yaml_reads_it(text, value):
     assert scalar(text) == value

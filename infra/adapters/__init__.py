@@ -1,0 +1,1 @@
+"""The real probes and tools: the only place that imports clients of what is outside."""

@@ -1,0 +1,1 @@
+"""Files and filesystems of a Linux machine, reached by descriptors only."""

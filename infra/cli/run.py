@@ -1,0 +1,33 @@
+"""`ansai run`: functions as a process of their own."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from infra.cli.chosen import functions
+from infra.cli.invocation import invocation
+from infra.cli.running import run as run_until_stopped
+from infra.station import station
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Examples: ansai run disk.free_space · ansai run disk.free_space --bus nats://10.0.0.5:4222")
+def run(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="FUNCTION...", help="As ansai functions list shows them.")],
+) -> None:
+    """Run one or more functions until Ctrl-C or SIGTERM; a running action is finished first.
+
+    Several functions in one process share its connection. The bus must be there: bus.url, or that of ansai up.
+    """
+    asked = invocation(context)
+    configuration, host = asked.start(), asked.host_name
+    remedies = functions(names, configuration)
+
+    async def main(stop: asyncio.Event) -> None:
+        async with station(configuration, host, remedies, ()):
+            await stop.wait()
+
+    run_until_stopped(main)

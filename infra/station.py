@@ -1,0 +1,90 @@
+"""Everything that runs on one host, put together: bus, spool, functions, collectors; stopped in reverse order."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from bus import subjects
+from bus.jetstream import JetStreamBus
+from bus.spool import Spool
+from collectors.core.collector import AnyCollector
+from collectors.core.run import CollectorRun
+from functions.core.remedy import AnyRemedy
+from infra.hosts.function_host import FunctionHost, process_name
+from infra.hosts.outlet import BusOutlet
+from infra.local import machine_of
+from infra.session import session
+from schemas.settings.bus import state_directory
+from schemas.settings.root import Configuration
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Station:
+    """What is running."""
+
+    bus: JetStreamBus
+    functions: FunctionHost | None = None
+    collectors: list[CollectorRun[Any, Any, Any]] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Functions and collectors."""
+        return [*(self.functions.functions if self.functions else ()), *(run.name for run in self.collectors)]
+
+
+@asynccontextmanager
+async def station(
+    configuration: Configuration,
+    host: str,
+    remedies: Sequence[AnyRemedy],
+    collectors: Sequence[AnyCollector],
+    *,
+    everything: bool = False,
+) -> AsyncIterator[Station]:
+    """Run *remedies* and *collectors* as *host* for as long as the context lasts. Raises BusError, BadSubject.
+
+    *everything*: this is all that runs here: its own bus is started when none is configured, and triggers for
+    functions that nobody has become dead letters.
+    """
+    subjects.host_token(host)
+    async with AsyncExitStack() as stack:
+        name = (
+            "ansai-up"
+            if everything
+            else f"ansai-{process_name([*(each.name for each in remedies), *(each.name for each in collectors)])}"
+        )
+        bus = await stack.enter_async_context(session(configuration.bus, name, start=everything))
+        spool = Spool(bus, configuration.bus.spool, name)
+        await spool.open()
+        stack.push_async_callback(spool.close)
+        running = Station(bus)
+        machine = machine_of(configuration, host)
+        if remedies:
+            running.functions = FunctionHost(remedies, configuration, bus, spool, machine, every_trigger=everything)
+            stack.push_async_callback(running.functions.stop)
+            await running.functions.start()
+        outlet = BusOutlet(spool, host)
+        for collector in collectors:
+            run: CollectorRun[Any, Any, Any] = CollectorRun(
+                collector, getattr(configuration, collector.section_name), machine.probes, outlet, host,
+                directory=state_directory() / "collectors", version=own_version(),
+            )  # fmt: skip
+            stack.push_async_callback(run.stop)
+            run.start()
+            running.collectors.append(run)
+        logger.info("running on %s as %s: %s", bus.url, host, ", ".join(running.names))
+        yield running
+        logger.info("stopping")
+
+
+def own_version() -> str:
+    """That of the installed package; empty in a checkout that is not installed."""
+    try:
+        return version("ansai")
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,315 @@
+"""What the engine costs: the closed-gap path and the full incident path, each against a bare nats-py loop.
+
+    python -m tests.bench.engine_paths [--events 8000] [--incidents 1000] [--rounds 3]
+
+Closed gap: consume, validate, find nothing to do, acknowledge. Incident: lease, incident, alert, audit, one action,
+verification, report; the bare loop does the same key-value and publish operations in the same order with as many in
+flight, and nothing else. Each run is a process of its own; runs alternate and medians are printed.
+"""
+
+import argparse
+import asyncio
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from bus import subjects
+from bus.jetstream import connect
+from functions.core.remedy import AnyRemedy
+from infra.hosts.function_host import FunctionHost, Machine
+from schemas.envelope import Event
+from schemas.health import Level
+from schemas.settings.bus import BusSettings
+from schemas.settings.policy import Policy
+from schemas.settings.root import Configuration
+from tests.functions.core.tank import Drain, TankHealth, Tanks, TankSettings, remedy
+from tests.servers import nats_server
+
+HOST = "bench"
+WINDOW = 64
+TARGETS = 50
+"""Distinct targets of the closed-gap path: as many as a host has filesystems, services and certificates."""
+LEAST_CLOSED, LEAST_INCIDENT = 0.8, 0.7
+
+AUDIT, PLANNED, INCIDENT, LEASE, ACTION, REPORT, ALERT = (b"x" * size for size in (750, 1300, 800, 150, 700, 2200, 900))
+"""Bodies of the bare loop, as long as ours are."""
+
+
+class BenchConfiguration(Configuration):
+    water_monitoring: TankSettings = TankSettings()
+
+
+def event(target: str, level: Level = Level.CRITICAL) -> bytes:
+    now = datetime.now(UTC)
+    health = TankHealth(target=target, level=level, reason=f"{target} is {level}", observed_at=now)
+    return Event[TankHealth](source="/bench", type=TankHealth.type_name(), subject=target, time=now, data=health).body()
+
+
+async def offer(url: str, count: int, names: Callable[[int], str]) -> None:
+    client = await nats.connect(url)
+    stream = client.jetstream()
+    for number in range(count):
+        target = f"tank:{names(number)}"
+        await stream.publish_async(subjects.health(HOST, "water", "level", target), event(target))
+    await stream.publish_async_completed()
+    await client.close()
+
+
+async def pull(url: str, handle: Callable[[Any, Any, Msg], Awaitable[None]]) -> nats.NATS:
+    """The best bare consumer: one long pull topped up at half the window, that many handlers in flight."""
+    client = await nats.connect(url)
+    stream = client.jetstream(publish_async_max_pending=8 * WINDOW)
+    await stream.add_consumer("HEALTH", ConsumerConfig(durable_name="bare", ack_policy=AckPolicy.EXPLICIT))
+    inbox, wanted, tasks = client.new_inbox(), 0, set()
+
+    async def top_up() -> None:
+        nonlocal wanted
+        if wanted <= WINDOW // 2:
+            count, wanted = WINDOW - wanted, WINDOW
+            request = json.dumps({"batch": count, "expires": 30 * 10**9}).encode()
+            await client.publish("$JS.API.CONSUMER.MSG.NEXT.HEALTH.bare", request, reply=inbox)
+
+    async def one(message: Msg) -> None:
+        nonlocal wanted
+        await handle(client, stream, message)
+        wanted -= 1
+        await top_up()
+
+    async def receive(message: Msg) -> None:
+        if message.reply:
+            task = asyncio.create_task(one(message))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    await client.subscribe(inbox, cb=receive)
+    await top_up()
+    return client
+
+
+class Count:
+    """Counts from the end of the warm-up to the last event."""
+
+    def __init__(self, events: int) -> None:
+        self.events, self.warm, self.seen = events, events // 10, 0
+        self.began = self.cpu = 0.0
+        self.finished = asyncio.Event()
+
+    def one(self) -> None:
+        self.seen += 1
+        if self.seen == self.warm:
+            self.began, self.cpu = time.perf_counter(), time.process_time()
+        if self.seen == self.events:
+            self.finished.set()
+
+    async def result(self) -> dict[str, float]:
+        await self.finished.wait()
+        elapsed, used, counted = (
+            time.perf_counter() - self.began,
+            time.process_time() - self.cpu,
+            self.events - self.warm,
+        )
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"rate": counted / elapsed, "cpu": used / counted * 1e6, "rss": memory}
+
+
+async def bare_closed(url: str, events: int) -> dict[str, float]:
+    count, model = Count(events), Event[TankHealth]
+
+    async def handle(client: Any, stream: Any, message: Msg) -> None:
+        model.model_validate_json(message.data)
+        await message.ack()
+        count.one()
+
+    client = await pull(url, handle)
+    result = await count.result()
+    await client.close()
+    return result
+
+
+async def bare_incident(url: str, events: int) -> dict[str, float]:
+    """The operations of one healed incident, as the engine does them."""
+    count, model = Count(events), Event[TankHealth]
+    buckets: dict[str, Any] = {}
+
+    async def handle(client: Any, stream: Any, message: Msg) -> None:
+        event = model.model_validate_json(message.data)
+        incidents = buckets.get("incidents") or buckets.setdefault("incidents", await stream.key_value("incidents"))
+        leases = buckets.get("leases") or buckets.setdefault("leases", await stream.key_value("leases"))
+        key, told = subjects.state_key(HOST, "water.drain", event.data.target), []
+
+        async def audit(body: bytes, number: int) -> None:
+            await stream.publish(
+                subjects.audit(HOST, "water.drain", "bare"), body, headers={"Nats-Msg-Id": f"{event.id}{number}"}
+            )
+
+        async def tell(step: str, body: bytes) -> None:
+            headers = {"Nats-Msg-Id": f"{event.id}{step}"}
+            told.append(await stream.publish_async(subjects.action(HOST, "water.drain", step), body, headers=headers))
+
+        async def alert(severity: str) -> None:
+            headers = {"Nats-Msg-Id": f"{event.id}{severity}"}
+            await stream.publish(subjects.alert(HOST, "water.drain", severity), ALERT, headers=headers)
+
+        lease = await leases.create(key, LEASE)
+        try:
+            await incidents.get(key)
+        except nats.js.errors.KeyNotFoundError:
+            pass
+        await audit(AUDIT, 1)
+        await alert("critical")
+        revision = await incidents.create(key, INCIDENT)
+        await audit(PLANNED, 2)
+        await tell("planned", PLANNED)
+        revision = await incidents.update(key, INCIDENT, revision)
+        await audit(AUDIT, 3)
+        revision = await incidents.update(key, INCIDENT, revision)
+        await tell("acting", ACTION)
+        await audit(AUDIT, 4)
+        revision = await incidents.update(key, INCIDENT, revision)
+        await tell("acted", ACTION)
+        await audit(REPORT, 5)
+        revision = await incidents.update(key, INCIDENT, revision)
+        await tell("healed", ACTION)
+        await alert("info")
+        await tell("report", REPORT)
+        await leases.delete(key, last=lease)
+        await asyncio.gather(*told)
+        await message.ack()
+        count.one()
+
+    client = await pull(url, handle)
+    result = await count.result()
+    await client.close()
+    return result
+
+
+async def ours(url: str, events: int, tanks: Tanks, treatment: AnyRemedy) -> dict[str, float]:
+    count = Count(events)
+    settings = BusSettings(url=url)
+    bus = await connect(settings, name="bench")
+    configuration = BenchConfiguration(bus=settings, policy=Policy.model_validate({"mode": "auto"}))
+    host = FunctionHost([treatment], configuration, bus, bus, Machine(HOST, tanks, tanks))  # type: ignore[arg-type]
+    from infra.hosts.inbox import Inbox
+
+    answer = Inbox._answer
+
+    async def counted(self: Inbox, *arguments: Any) -> None:
+        await answer(self, *arguments)
+        count.one()
+
+    Inbox._answer = counted  # type: ignore[method-assign]
+    await host.start()
+    result = await count.result()
+    await host.stop()
+    await bus.close()
+    return result
+
+
+async def ours_closed(url: str, events: int) -> dict[str, float]:
+    tanks = Tanks(**{str(number): 5 for number in range(TARGETS)})
+    return await ours(url, events, tanks, remedy((Drain(tank="0", litres=1, name="x"),)))
+
+
+async def ours_incident(url: str, events: int) -> dict[str, float]:
+    """Every target is drained by one action."""
+    import dataclasses
+
+    from functions.core.plan import Plan, Rung
+
+    tanks = Tanks(**{str(number): 15 for number in range(events)})
+
+    def plan(case: Any, seen: Any, found: Any) -> Plan:
+        name = case.target.partition(":")[2]
+        return Plan(rungs=(Rung(name="drain", title="Drain", actions=(Drain(tank=name, litres=9, name=name),)),))
+
+    return await ours(url, events, tanks, dataclasses.replace(remedy(), plan=plan))
+
+
+CONTENDERS: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
+    "closed bare": bare_closed, "closed ours": ours_closed, "incident bare": bare_incident, "incident ours": ours_incident,
+}  # fmt: skip
+
+
+async def measure(contender: str, events: int) -> dict[str, float]:
+    names = (lambda number: str(number % TARGETS)) if contender.startswith("closed") else str
+    with tempfile.TemporaryDirectory() as directory:
+        async with nats_server(Path(directory)) as url:
+            await (await connect(BusSettings(), name="bench", url=url)).close()
+            if contender.startswith("closed"):  # 100 of a subject are kept
+                await _keep_all(url)
+            await offer(url, events, names)
+            command = [
+                sys.executable,
+                "-m",
+                "tests.bench.engine_paths",
+                "--worker",
+                contender,
+                "--url",
+                url,
+                "--events",
+                str(events),
+            ]
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            assert process.stdout is not None
+            output = await asyncio.wait_for(process.stdout.read(), 300)
+            await process.wait()
+            result: dict[str, float] = json.loads(output)
+            return result
+
+
+async def _keep_all(url: str) -> None:
+    client = await nats.connect(url)
+    stream = client.jetstream()
+    config = (await stream.stream_info("HEALTH")).config
+    await stream.update_stream(config, max_msgs_per_subject=-1)
+    await client.close()
+
+
+async def bench(events: int, incidents: int, rounds: int) -> int:
+    results: dict[str, list[dict[str, float]]] = {}
+    for number in range(rounds):
+        for contender in CONTENDERS:
+            count = events if contender.startswith("closed") else incidents
+            results.setdefault(contender, []).append(await measure(contender, count))
+            print(f"  round {number + 1}: {contender}: {results[contender][-1]['rate']:.0f}/s", file=sys.stderr)
+    print(f"\nmedians of {rounds} rounds\n{'path':<18}{'events/s':>10}{'µs CPU':>9}{'MB':>7}")
+    middle = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()
+    }
+    for name, run in middle.items():
+        print(f"{name:<18}{run['rate']:>10.0f}{run['cpu']:>9.0f}{run['rss'] / 1024:>7.0f}")
+    missed = False
+    for path, target in (("closed", LEAST_CLOSED), ("incident", LEAST_INCIDENT)):
+        ratio = middle[f"{path} ours"]["rate"] / middle[f"{path} bare"]["rate"]
+        missed |= ratio < target
+        print(f"{path}: ours / bare {ratio:.2f}   target ≥ {target:g}   {'MISSED' if ratio < target else 'held'}")
+    return int(missed)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=8000)
+    parser.add_argument("--incidents", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker is None:
+        return asyncio.run(bench(arguments.events, arguments.incidents, arguments.rounds))
+    print(json.dumps(asyncio.run(CONTENDERS[arguments.worker](arguments.url, arguments.events))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The mark `needs`, and what was not run: told at the end, or a failure where nothing may be left out."""
+
+from collections import Counter
+from collections.abc import Generator
+
+import pytest
+
+from tests import components
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        unknown = {name for mark in item.iter_markers("needs") for name in mark.args} - components.COMPONENTS.keys()
+        if unknown:
+            raise pytest.UsageError(f"{item.nodeid} needs {', '.join(sorted(unknown))}: not in tests/components.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    components.need(*(name for mark in item.iter_markers("needs") for name in mark.args))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """However it was skipped."""
+    if report.skipped and components.all_required():
+        report.outcome = "failed"
+        report.longrepr = f"not run, but ANSAI_TEST_REQUIRE=all: {reason(report)}"
+
+
+def reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    said = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return said.removeprefix("Skipped: ")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    not_run = Counter(reason(report) for report in terminalreporter.getreports("skipped"))
+    if not_run:
+        terminalreporter.section("not run")
+    for text, count in not_run.most_common():
+        terminalreporter.write_line(f"{count:>4} × {text}")

@@ -1,0 +1,25 @@
+"""Machines of a test's own: a package root."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import components
+from tests.infra.adapters.apt_root import AptRoot, build_packages
+
+
+@pytest.fixture(scope="session")
+def built_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with small packages: tool 1.0 and 1:2.0, and a repository that has only the newer one."""
+    components.need("apt-get")
+    return build_packages(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture
+def apt_root(built_packages: Path, tmp_path: Path) -> AptRoot:
+    """apt with a root, a repository and settings of its own; its cache holds both versions of the package."""
+    root = AptRoot(tmp_path / "apt", built_packages)
+    subprocess.run(["apt-get", "update"], env=root.environment, check=True, capture_output=True)
+    root.remove_indexes()
+    return root
