@@ -28,9 +28,8 @@ test: venv ## Install what tests need (asks first, apt only as root) and run the
 
 coverage: venv ## The tests again, with the lines and branches that none of them ran
 	@$(python) -m coverage erase
-	$(python) -m coverage run -m pytest $(ARGS)
-	@$(python) -m coverage combine --quiet
-	@$(python) -m coverage report
+	@$(python) -m coverage run -m pytest $(ARGS); code=$$?; \
+	$(python) -m coverage combine --quiet && $(python) -m coverage report; exit $$code
 
 lint: venv ## Format, lint, types, import contract
 	$(python) -m ruff format --check

@@ -168,7 +168,7 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         text = said(error)
-        if "permissions violation" in text:
+        if "permissions violation" in text.lower():
             logger.error("%s: %s; the role of this client does not include it", self.url, text)
             for denied in list(self.on_denied):
                 denied(text)
@@ -176,7 +176,7 @@ class Connection:
         if text == self._last_error and not self.connected:
             return  # the same reason, every half second
         self._last_error = text
-        refusal = isinstance(error, ssl.SSLError | errors.SecureConnWantedError) or "authorization" in text
+        refusal = isinstance(error, ssl.SSLError | errors.SecureConnWantedError) or "authorization" in text.lower()
         if refusal and not self._refused.done():
             self._refused.set_result(text)
         logger.log(logging.WARNING if self.connected else logging.INFO, "%s: %s", self.url, text)

@@ -152,7 +152,8 @@ class OrderedReader:
         """The next message, or None when the consumer must be made anew."""
         while True:
             try:
-                raw = await asyncio.wait_for(self._messages.get(), _SILENCE)
+                async with asyncio.timeout(_SILENCE):  # wait_for may swallow a cancellation in Python 3.11
+                    raw = await self._messages.get()
             except TimeoutError:
                 return None
             if raw is None:

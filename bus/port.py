@@ -91,6 +91,8 @@ class Subscription:
     window: int = 64
     """Messages being handled at once; the next ones wait on the server."""
     ack_wait: timedelta = timedelta(seconds=30)
+    settles: Callable[[Message], bool] | None = None
+    """A cheap look before a message takes a place in the window: True acknowledges it, and nothing more is done."""
     replay: bool = True
     """Deliver what is stored already (True), or only what comes from now on."""
 

@@ -181,10 +181,22 @@ class PullConsumer:
         message = JetStreamMessage(raw, self._connection)
         if self._stopping:
             await message.nak()
+        elif self._settles(message):
+            await message.ack()
+            await self._top_up()
         elif self._handling < self._subscription.window:
             self._begin(message)
         else:
             self._backlog.append(message)
+
+    def _settles(self, message: JetStreamMessage) -> bool:
+        if self._subscription.settles is None:
+            return False
+        try:
+            return self._subscription.settles(message)
+        except Exception:
+            logger.exception("%s: the first look at %s failed", self._subscription.durable, message.subject)
+            return False
 
     def _begin(self, message: JetStreamMessage) -> None:
         self._handling += 1
@@ -249,7 +261,8 @@ class PullConsumer:
         look_at_floor = self._loop.time() + _FLOOR_EVERY
         while True:
             try:
-                await asyncio.wait_for(self._trouble.wait(), _HEARTBEAT)
+                async with asyncio.timeout(_HEARTBEAT):
+                    await self._trouble.wait()
             except TimeoutError:
                 silent = self._requested > 0 and self._loop.time() - self._heard > _SILENCE
                 if not silent and self._loop.time() < look_at_floor:

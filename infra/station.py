@@ -13,6 +13,7 @@ from bus.spool import Spool
 from collectors.core.collector import AnyCollector
 from collectors.core.run import CollectorRun
 from functions.core.remedy import AnyRemedy
+from infra.beat import FunctionBeat
 from infra.hosts.function_host import FunctionHost, process_name
 from infra.hosts.outlet import BusOutlet
 from infra.local import machine_of
@@ -68,6 +69,9 @@ async def station(
             running.functions = FunctionHost(remedies, configuration, bus, spool, machine, every_trigger=everything)
             stack.push_async_callback(running.functions.stop)
             await running.functions.start()
+            beat = FunctionBeat(running.functions, bus, host, own_version())
+            stack.push_async_callback(beat.stop)
+            beat.start()
         outlet = BusOutlet(spool, host)
         for collector in collectors:
             run: CollectorRun[Any, Any, Any] = CollectorRun(

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,14 +141,25 @@ def _raised(*signals: signal.Signals) -> Iterator[None]:
 
 
 def _apt(*arguments: str) -> int:
-    """The exit status. An interrupt is handed on, and apt waited for: what dpkg has begun it ends, without services."""
+    """The exit status; what it says is shown when that isn't 0.
+
+    An interrupt is handed on and apt waited for: what dpkg has begun it ends, while no service may start.
+    """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": SEARCH}
-    process = subprocess.Popen([*_APT, *arguments], stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        while process.poll() is None:
-            with contextlib.suppress(KeyboardInterrupt):
-                process.wait()
-        raise
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [*_APT, *arguments], env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            while process.poll() is None:
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
+            raise
+        if code:
+            said.seek(0)
+            print(said.read().decode(errors="replace"), file=sys.stderr)
+    return code

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from collectors.core.bugs import Bugs
 from collectors.core.outlet import Outlet, OutletError
 from schemas.clock import Clock
 from schemas.envelope import Event
@@ -30,13 +31,16 @@ class Tally:
 class Heart:
     """Beats from `start` to `stop`."""
 
-    def __init__(self, name: str, host: str, version: str, outlet: Outlet, clock: Clock, tally: Tally) -> None:
+    def __init__(
+        self, name: str, host: str, version: str, outlet: Outlet, clock: Clock, tally: Tally, bugs: Bugs
+    ) -> None:  # fmt: skip
         self._name = name
         self._host = host
         self._version = version
         self._outlet = outlet
         self._clock = clock
         self._tally = tally
+        self._bugs = bugs
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -73,3 +77,5 @@ class Heart:
             await self._outlet.heartbeat(event)
         except OutletError as error:
             logger.debug("no heartbeat of %s: %s", self._name, error)  # silence is what listeners go by
+        except Exception as error:  # noqa: BLE001 - a bug in an outlet must not silence the next beats; it is logged
+            self._bugs.keep(error)

@@ -21,6 +21,7 @@ from schemas.clock import Clock, SystemClock
 from schemas.health import Health
 from schemas.heartbeat import ComponentState
 from schemas.probes import ProbeError, Probes
+from schemas.text import plain
 from schemas.units import show_duration
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ class CollectorRun(Generic[Section, Reading, Kept]):
         self._teller = Teller(
             collector, outlet, self._clock, host, settings.steady_every, self.tally, self._state.targets
         )
-        self._heart = Heart(collector.name, host, version, outlet, self._clock, self.tally)
         self._bugs = Bugs(collector.name)
+        self._heart = Heart(collector.name, host, version, outlet, self._clock, self.tally, self._bugs)
         self._aside = AsideRun(collector, settings, probes, self._bugs)
         self._reading: asyncio.Future[Reading] | None = None
         self._reading_since = 0.0
@@ -147,7 +148,7 @@ class CollectorRun(Generic[Section, Reading, Kept]):
     async def _tell_failure(self, reason: str, now: datetime) -> list[Health]:
         self.tally.failures += 1
         if not self._failing:
-            logger.warning("%s can't be read, its targets are unknown: %s", self.name, reason)
+            logger.warning("%s can't be read, its targets are unknown: %s", self.name, plain(reason))
         self._failing = True
         events = self._teller.unknown(reason, self._state.memory, now)
         await self._tell(events, now)

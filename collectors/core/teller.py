@@ -45,10 +45,7 @@ class Teller:
         farewells = farewells or []
         changes = [self._note(event, now) for event in (*events, *farewells)]
         due = [event for event in events if self._is_due(event)]
-        await asyncio.gather(*(self._tell(event) for event in (*due, *farewells)))
-        for event in farewells:
-            if self._targets[event.target].told is event.level:  # else once more with the next read
-                del self._targets[event.target], self._told_at[event.target]
+        await asyncio.gather(*map(self._tell, due), *map(self._tell_farewell, farewells))
         return any(changes)
 
     def unknown(self, reason: str, memory: Memory, now: datetime) -> list[Health]:
@@ -82,7 +79,13 @@ class Teller:
             return True
         return self._clock.monotonic() - told_at >= self._steady_every
 
-    async def _tell(self, event: Health) -> None:
+    async def _tell_farewell(self, event: Health) -> None:
+        """Forget the target when that got out; otherwise it is told with the next read."""
+        if await self._tell(event):
+            del self._targets[event.target], self._told_at[event.target]
+
+    async def _tell(self, event: Health) -> bool:
+        """Publish; False when it has to be told again."""
         state = self._targets[event.target]
         dropped, self._told_dropped = self._outlet.dropped - self._told_dropped, self._outlet.dropped
         event = event.model_copy(update={"previous": state.told, "since": state.since, "dropped": dropped})
@@ -98,7 +101,7 @@ class Teller:
             if not self._cut_off:
                 logger.warning("%s can't tell its events, it goes on trying: %s", self._collector.name, error)
             self._cut_off = True
-            return
+            return False
         except Refused as error:
             self._refused(event, error)
         else:
@@ -107,6 +110,7 @@ class Teller:
             self._cut_off = False
         self._told_at[event.target] = self._clock.monotonic()
         self._targets[event.target] = state.model_copy(update={"told": event.level})
+        return True
 
     def _refused(self, event: Health, error: Refused) -> None:
         self._tally.refused += 1

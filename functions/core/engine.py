@@ -69,15 +69,29 @@ class Engine:
         await asyncio.gather(*self._again.values(), *self._running, return_exceptions=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def settles(self, event: Event[Any]) -> bool:
+        """Whether nothing is to be done about a fresh event, as far as is known without reading anything.
+
+        So it is when the truth is unknown, or no incident is open and the target is healthy: by the event's own word,
+        or by an observation that began after the event was made.
+        """
+        health: Health = event.data
+        if health.level is Level.UNKNOWN:
+            return True
+        if self._practice.ledger.is_open(health.target):
+            return False
+        if health.level is Level.OK:
+            return True
+        latest = self._practice.observer.latest(health.target)
+        return latest is not None and latest.began >= event.time and latest.gap.closed
+
     async def on_health(self, event: Event[Any]) -> Verdict:
         """Handle one fresh health event that this function listens to."""
-        health: Health = event.data
-        remembered = self._practice.ledger.is_open(health.target)
-        if health.level is Level.UNKNOWN or (health.level is Level.OK and not remembered):
+        if self.settles(event):
             return SETTLED
-        case = self._case(health.target, health)
-        observation = await self._practice.observer.since(event.time, case)
-        if observation.gap.closed and not remembered:
+        case = self._case(event.data.target, event.data)
+        await self._practice.observer.since(event.time, case)
+        if self.settles(event):
             return SETTLED
         return await self._treat(case, Cause(event.correlationid))
 

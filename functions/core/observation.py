@@ -43,6 +43,9 @@ class Observer:
         self._latest: dict[str, Observation] = {}
         self._reading: dict[str, asyncio.Lock] = {}
 
+    def latest(self, target: str) -> Observation | None:
+        return self._latest.get(target)
+
     async def since(self, moment: datetime, case: Case[Any]) -> Observation:
         """An observation that began at *moment* or later; a new one only when there is none yet."""
         latest = self._latest.get(case.target)
@@ -77,6 +80,7 @@ class Observer:
         """Run *read* in a thread. Raises ProbeError when the deadline passes; the thread is then left to itself."""
         future = asyncio.get_running_loop().run_in_executor(self.executor, read)
         try:
-            return await asyncio.wait_for(future, self._timeout if deadline else None)
+            async with asyncio.timeout(self._timeout if deadline else None):
+                return await future
         except TimeoutError:
             raise ProbeError(f"no answer within {self._timeout:g} s; the read hangs") from None

@@ -1,6 +1,6 @@
 """The systemd journal on disk: what is in it, and removing its oldest archived files through journalctl."""
 
-import glob
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cmp_to_key
 
 from functions.core.ports import ToolError
-from infra.adapters.commands import Commands
+from infra.adapters.commands import Commands, Completed
 from schemas.facts.journal import JournalFile, JournalUsage
 from schemas.probes import ProbeError
 from schemas.remediation import ItemResult, Outcome
@@ -21,8 +21,8 @@ DIRECTORIES = ("/var/log/journal", "/run/log/journal")
 
 MACHINE_ID = "/etc/machine-id"
 
-JOURNALD = "/run/systemd/journal/io.systemd.journal"
-"""The socket over which a running journald is asked to rotate."""
+JOURNALD = "/run/systemd/journal/socket"
+"""Where a running journald listens; without one nobody writes, and nothing is there to rotate."""
 
 TIMEOUT = 120.0
 """Seconds for a rotation, and for a vacuum."""
@@ -31,7 +31,7 @@ _ARCHIVED = re.compile(r".+@([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{16})\.journa
 """`system@<sequence>-<first number>-<time of the first entry>.journal`"""
 
 _SET_ASIDE = re.compile(r".+@([0-9a-f]{16})-[0-9a-f]{16}\.journal~")
-"""`system@<time>-<random>.journal~`: journald did not trust it after a crash; a vacuum removes it like an archived one."""
+"""`system@<time>-<random>.journal~`: set aside after a crash; a vacuum removes it like an archived one."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ class Journal:
         path = f"{self._processes}/stat"
         try:
             with open(path, encoding="utf-8") as file:
-                seconds = next(int(line.split()[1]) for line in file if line.startswith("btime "))
-        except (OSError, StopIteration, ValueError) as error:
-            raise ProbeError(f"read the time of the boot from {path}: {error or 'there is no line btime'}") from error
+                seconds = next((int(line.split()[1]) for line in file if line.startswith("btime ")), None)
+        except (OSError, ValueError) as error:
+            raise ProbeError(f"read the time of the boot from {path}: {error}") from error
+        if seconds is None:
+            raise ProbeError(f"read the time of the boot from {path}: there is no line btime")
         return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -90,7 +92,7 @@ class JournalVacuum:
         journald: str = JOURNALD,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """*journald* is the socket of the one that writes into the directories; where there is none, nothing rotates."""
+        """*journald* is the socket of the one that writes into the directories."""
         self._directories = tuple(directories)
         self._machine_id = machine_id
         self._journald = journald
@@ -104,65 +106,95 @@ class JournalVacuum:
         directory that is not this machine's.
         """
         if size <= 0:
-            raise ToolError(f"vacuum the journal to {size} bytes: 0 means no limit to journalctl; give a size like 100M")
+            raise ToolError(
+                f"vacuum the journal to {size} bytes: 0 means no limit to journalctl; give a size like 100M"
+            )
         if directory not in own_directories(self._directories, self._machine_id, ToolError):
             raise ToolError(f"vacuum {show_path(directory)}: not a journal of this machine, so it is left alone")
-        if os.path.exists(self._journald):
-            self._commands.run(["journalctl", "--rotate"], timeout=TIMEOUT)
+        trouble = self._rotate()
         found = _files(directory, ToolError)
-        going, limit = victims(found, size, keep_since)
+        going = victims(found, size, keep_since)
         if not going:
-            total = sum(file.allocated for file, _ in found)
-            if total <= size:
-                reason = f"it takes {show_size(total)}, at most {show_size(size)} is wanted"
-            else:
-                reason = f"no archived file is older than {keep_since:%Y-%m-%d %H:%M} UTC"
+            reason = _why_nothing(found, size, keep_since) + trouble
             return ItemResult(name=directory, outcome=Outcome.SKIPPED, reason=reason)
-        argv = ["journalctl", "-D", directory, f"--vacuum-size={limit}"]
-        completed = self._commands.run(argv, timeout=TIMEOUT, accept=())
-        left = {(file.path, file.inode) for file, _ in _files(directory, ToolError)}
-        gone = [file for file in going if (file.path, file.inode) not in left]
+        completed, gone = self._remove(directory, going, limits(found, going))
         if not gone:
             why = completed.last_error or f"status {completed.status}"
-            raise ToolError(f"{' '.join(argv)} removed none of {len(going)} files: {why}")
+            raise ToolError(
+                f"journalctl --vacuum-size in {show_path(directory)} removed none of {len(going)} files: {why}"
+            )
         freed = {"bytes": sum(file.allocated for file in gone), "inodes": len(gone)}
         if len(gone) < len(going):
-            reason = f"{len(going) - len(gone)} of {len(going)} files stayed: {completed.last_error}"
+            reason = f"{len(going) - len(gone)} of {len(going)} files stayed: {completed.last_error}{trouble}"
             return ItemResult(name=directory, outcome=Outcome.PARTIAL, freed=freed, reason=reason)
-        return ItemResult(name=directory, outcome=Outcome.DONE, freed=freed)
+        return ItemResult(name=directory, outcome=Outcome.DONE, freed=freed, reason=trouble.removeprefix("; "))
+
+    def _remove(
+        self, directory: str, going: list[JournalFile], sizes: Iterable[int]
+    ) -> tuple[Completed, list[JournalFile]]:
+        """Vacuum with one size after the other until what should go is gone; what went is read from the disk."""
+        for size in sizes:
+            argv = ["journalctl", "-D", directory, f"--vacuum-size={size}"]
+            completed = self._commands.run(argv, timeout=TIMEOUT, accept=())
+            left = {(file.path, file.inode) for file, _ in _files(directory, ToolError)}
+            gone = [file for file in going if (file.path, file.inode) not in left]
+            if len(gone) == len(going) or completed.status != 0 or "Failed" in completed.stderr:
+                break
+        return completed, gone
+
+    def _rotate(self) -> str:
+        """What went wrong, for the reason: what is archived already can be removed without."""
+        if not os.path.exists(self._journald):
+            return ""
+        completed = self._commands.run(["journalctl", "--rotate"], timeout=TIMEOUT, accept=())
+        return "" if completed.status == 0 else f"; journalctl --rotate failed: {completed.last_error}"
 
 
-def victims(
-    found: Iterable[tuple[JournalFile, _Order]], size: int, keep_since: datetime
-) -> tuple[list[JournalFile], int]:
-    """Which archived files go, and the size to give to journalctl so that exactly these go. Pure.
+def _why_nothing(found: list[tuple[JournalFile, "_Order"]], size: int, keep_since: datetime) -> str:
+    total = sum(file.allocated for file, _ in found)
+    if total <= size:
+        return f"it takes {show_size(total)}, at most {show_size(size)} is wanted"
+    if not any(file.archived for file, _ in found):
+        return f"it takes {show_size(total)}, all of it in active files"
+    return f"its oldest archived file has entries after {keep_since:%Y-%m-%d %H:%M} UTC"
 
-    journalctl counts archived files only and removes from the beginning until they fit. Of all sizes that let the
-    same files go the largest is given: should journald archive another file in between, none that is kept goes for it.
-    """
+
+def victims(found: Iterable[tuple[JournalFile, _Order]], size: int, keep_since: datetime) -> list[JournalFile]:
+    """Which archived files go, in journald's own order: from the beginning, up to the first that must stay. Pure."""
     files = list(found)
-    active = sum(file.allocated for file, _ in files if not file.archived)
-    archived = [pair[0] for pair in sorted((pair for pair in files if pair[0].archived), key=cmp_to_key(_compare))]
-    left = sum(file.allocated for file in archived)
+    left = sum(file.allocated for file, _ in files)
     going: list[JournalFile] = []
-    for file in archived:
-        if left + active <= size or file.tail >= keep_since:
+    for file, _ in sorted((pair for pair in files if pair[0].archived), key=cmp_to_key(_compare)):
+        if left <= size or file.tail >= keep_since:
             break
         going.append(file)
         left -= file.allocated
-    return going, max(1, left + going[-1].allocated - 1) if going else 0
+    return going
+
+
+def limits(found: Iterable[tuple[JournalFile, _Order]], going: list[JournalFile]) -> tuple[int, int]:
+    """The sizes to give to journalctl, so that exactly the files *going*, at least one, are removed. Pure.
+
+    Since systemd 254, and with its backports (systemd#26932), it counts all files; before, archived ones only. Asked
+    for the first size, one of the old kind removes too little or nothing, and then the second is right for it.
+    Of all sizes that let the same files go each is the largest: should journald archive one more file in between,
+    none that is kept goes for it.
+    """
+    gone = {file.path for file in going}
+    left = [file for file, _ in found if file.path not in gone]
+    slack = going[-1].allocated - 1
+    archived = sum(file.allocated for file in left if file.archived)
+    return max(1, sum(file.allocated for file in left) + slack), max(1, archived + slack)
 
 
 def _compare(one: tuple[JournalFile, _Order], other: tuple[JournalFile, _Order]) -> int:
     """As journald's vacuum does: by number within a sequence, by time otherwise, then by name."""
     first, second = one[1], other[1]
     if first.sequence and first.sequence == second.sequence:
-        keys = [(first.number, second.number)]
+        apart: float = first.number - second.number
     else:
-        keys = [(first.time, second.time)]
-    if keys[0][0] == keys[0][1]:
-        return -1 if first.name < second.name else 1
-    return -1 if keys[0][0] < keys[0][1] else 1
+        apart = first.time - second.time
+    return int(math.copysign(1, apart)) if apart else (first.name > second.name) - (first.name < second.name)
 
 
 def own_directories(

@@ -27,15 +27,9 @@ app = typer.Typer(rich_markup_mode=None)
 def plan(
     context: typer.Context,
     function: Annotated[str | None, typer.Argument(help="Only of this one; all by default.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Only of this one: bytes:/var, or /var for all of its resources.")
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="The ladder for each resource, also where nothing presses.")
-    ] = False,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="2: something to do, 1: something is unknown.")
-    ] = False,
+    target: Annotated[str | None, typer.Option(help="Only of bytes:/var, or of /var and all its resources.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Ladders also where nothing presses.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="2: something to do; 1: something unknown.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what would be done on this host now: rung by rung, with the bytes it would free. Changes nothing.
@@ -91,12 +85,16 @@ def _code(previews: list[Preview]) -> int:
     return FAILED if any(not each.gap.known for each in previews) else 0
 
 
+def _unseen(_: str) -> None:
+    """Where nobody watches, nothing is said."""
+
+
 @contextmanager
 def _working() -> Iterator[Callable[[str], None]]:
     """A spinner on standard error while trees are walked, when that is a terminal."""
     screen = error_console()
     if not screen.is_terminal:
-        yield len  # nothing to be told
+        yield _unseen
         return
     with screen.status("looking at the targets…") as status:
         yield lambda target: status.update(f"looked at {target}…")

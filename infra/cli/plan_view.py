@@ -170,7 +170,7 @@ def block(preview: Preview) -> RenderableType:
         if plan.advice and preview.gap.open:
             inner.append(Text(f"advice only: {plan.advice}", style="yellow"))
         inner += [shown for shown in [findings(plan.findings)] if shown is not None]
-        parts += [Padding(part, (0, 0, 0, 2)) for part in inner]
+        parts += [Padding(part, (0, 0, 0, 2), expand=False) for part in inner]
     elif preview.problem and preview.seen is not None:
         parts.append(Padding(Text(f"no plan: {preview.problem}", style="yellow"), (0, 0, 0, 2)))
     return Group(*parts)

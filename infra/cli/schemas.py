@@ -23,9 +23,7 @@ def export(
     output: Annotated[
         Path, typer.Option(help="Directory for json/ and asyncapi.json.", show_default="the package's own")
     ] = generated.DIRECTORY,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit with 1 when a file would change.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if a file would.")] = False,
 ) -> None:
     """Write a JSON Schema for every message, and one AsyncAPI 3 document with all of them."""
     try:

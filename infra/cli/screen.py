@@ -92,9 +92,9 @@ class Screen:
                 parts += [
                     Rule(Text(f"{preview.function} {show_path(preview.target)} — {could(preview)}"), align="left")
                 ]
-                parts.append(Padding(rungs, (0, 0, 0, 2)))
+                parts.append(Padding(rungs, (0, 0, 0, 2), expand=False))
                 if preview.pressing and (told := findings(preview.plan.findings)) is not None:
-                    parts.append(Padding(told, (0, 0, 0, 2)))
+                    parts.append(Padding(told, (0, 0, 0, 2), expand=False))
         if self.planning:
             parts.append(Text("looking for what could be cleaned…", style="dim"))
         parts.append(Rule(Text("events"), align="left"))

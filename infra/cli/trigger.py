@@ -44,7 +44,7 @@ def trigger(
     target: Annotated[str | None, typer.Option(help=TARGET)] = None,
     live: Annotated[bool, typer.Option("--live", help="Ask for real changes; the policy decides.")] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follow it to its end; exit with 1 unless it went well.")
+        bool, typer.Option("--wait", help="Follow it to its end; exit with 1 unless it ends well.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Kept in the audit trail.")] = "",
     who: Annotated[str | None, typer.Option(help="Who asks; by default the user's name.")] = None,

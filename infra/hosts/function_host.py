@@ -74,11 +74,11 @@ class FunctionHost:
         for engine in self._engines:
             await engine.start()
         durable = subjects.durable(f"{self._machine.host}-{self._name}")
-        for stream, wanted, handler in (
-            (StreamName.HEALTH, self._health_subjects(), self._inbox.on_health),
-            (StreamName.TRIGGER, self._trigger_subjects(), self._inbox.on_trigger),
+        for stream, wanted, settles, handler in (
+            (StreamName.HEALTH, self._health_subjects(), self._inbox.settles, self._inbox.on_health),
+            (StreamName.TRIGGER, self._trigger_subjects(), None, self._inbox.on_trigger),
         ):
-            subscription = Subscription(stream, durable, wanted, ack_wait=self._ack_wait)
+            subscription = Subscription(stream, durable, wanted, ack_wait=self._ack_wait, settles=settles)
             if wanted:
                 self._consumptions.append(await self._bus.consume(subscription, handler))
 

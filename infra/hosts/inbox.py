@@ -45,7 +45,7 @@ class NotUnderstood(Exception):
 class Listener:
     """The engines that hear one signal, and how its events are read."""
 
-    health: type[Health]
+    type_name: str
     event: type[Event[Any]]
     engines: tuple[Engine, ...]
 
@@ -58,7 +58,10 @@ def listeners(engines: Sequence[Engine]) -> dict[tuple[str, str], Listener]:
         for model in engine.remedy.listens:
             heard.setdefault((model.domain, model.signal), []).append(engine)
             models[model.domain, model.signal] = model
-    return {key: Listener(models[key], Event[models[key]], tuple(found)) for key, found in heard.items()}  # type: ignore[valid-type]
+    return {
+        key: Listener(models[key].type_name(), Event[models[key]], tuple(found))  # type: ignore[valid-type]
+        for key, found in heard.items()
+    }
 
 
 class Inbox:
@@ -70,7 +73,10 @@ class Inbox:
         self._engines = {engine.remedy.name: engine for engine in engines}
         self._listeners = listeners(engines)
         self._heard: dict[str, Listener] = {}
+        self._targets: dict[str, str] = {}
+        """subject → the target that was found to belong to it"""
         self._policy = policy
+        self._earliest = -policy.future_tolerance
         self._story = story
         self._clock = clock
         self._ping = ack_wait.total_seconds() / 3
@@ -78,7 +84,20 @@ class Inbox:
         self._telling_stale: asyncio.Task[None] | None = None
         self.handled = 0
 
+    def settles(self, message: Message) -> bool:
+        """Whether a health message is understood, fresh, and asks nothing of anybody. The common case, so it is cheap."""
+        try:
+            listener = self._listener(message.subject)
+            event = self._health(message, listener)
+        except NotUnderstood:
+            return False
+        if event is None or not all(engine.settles(event) for engine in listener.engines):
+            return False
+        self.handled += 1
+        return True
+
     async def on_health(self, message: Message) -> None:
+        """What `settles` left over."""
         self.handled += 1
         try:
             listener = self._listener(message.subject)
@@ -86,6 +105,7 @@ class Inbox:
         except NotUnderstood as error:
             return await self._dead(message, str(error))
         if event is None:
+            self._count_stale(listener)
             return await message.ack()
         if len(listener.engines) == 1:
             verdict = await self._while_working(message, listener.engines[0].on_health(event))
@@ -125,22 +145,21 @@ class Inbox:
         return known
 
     def _health(self, message: Message, listener: Listener) -> Event[Any] | None:
-        """The event; None for a stale one, which is counted. Raises NotUnderstood."""
+        """The event; None for a stale one. Raises NotUnderstood."""
         try:
             event = listener.event.model_validate_json(message.body)
         except ValidationError as error:
             raise NotUnderstood(explain(error)) from error
-        expected = listener.health.type_name()
-        if event.type != expected:
-            raise NotUnderstood(f"its type is {event.type!r}; on this subject only {expected} is understood")
-        if subjects.target_token(event.data.target) != message.subject.rpartition(".")[2]:
-            raise NotUnderstood(f"its subject is not that of its target {event.data.target!r}")
+        if event.type != listener.type_name:
+            raise NotUnderstood(f"its type is {event.type!r}; on this subject only {listener.type_name} is understood")
+        if self._targets.get(message.subject) != event.data.target:
+            if subjects.target_token(event.data.target) != message.subject.rpartition(".")[2]:
+                raise NotUnderstood(f"its subject is not that of its target {event.data.target!r}")
+            self._targets[message.subject] = event.data.target
         age = self._clock.now() - event.time
-        self._not_from_the_future(event.time, age)
-        if age > self._policy.event_expiry:
-            self._count_stale(listener)
-            return None
-        return event
+        if age < self._earliest:
+            self._not_from_the_future(event.time, age)
+        return None if age > self._policy.event_expiry else event
 
     def _not_from_the_future(self, time: datetime, age: timedelta) -> None:
         if -age > self._policy.future_tolerance:

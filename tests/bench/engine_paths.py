@@ -203,12 +203,20 @@ async def ours(url: str, events: int, tanks: Tanks, treatment: AnyRemedy) -> dic
     from infra.hosts.inbox import Inbox
 
     answer = Inbox._answer
+    settles = Inbox.settles
 
     async def counted(self: Inbox, *arguments: Any) -> None:
         await answer(self, *arguments)
         count.one()
 
+    def counted_settles(self: Inbox, message: Any) -> bool:
+        settled = settles(self, message)
+        if settled:
+            count.one()
+        return settled
+
     Inbox._answer = counted  # type: ignore[method-assign]
+    Inbox.settles = counted_settles  # type: ignore[method-assign]
     await host.start()
     result = await count.result()
     await host.stop()

@@ -194,14 +194,20 @@ def test_each_mistake_is_one_line_with_file_line_key_and_the_nearest_valid_key(p
         """
     ) == [
         "ansai.yaml:3: disk_monitoring.thresholds.warnin: unknown key; the nearest valid key is warning",
-        "ansai.yaml:5: disk_monitoring.auto_cleanup.logs_older_than: 30 has no unit; write, for example, 30 days or 30 s"
-        " (or false)",
-        "ansai.yaml:6: disk_monitoring.auto_cleanup.temp_files_older_than: must be longer than 0; got '0 days'"
-        " (or false)",
+        (
+            "ansai.yaml:5: disk_monitoring.auto_cleanup.logs_older_than: 30 has no unit; write, for example,"
+            " 30 days or 30 s (or false)"
+        ),
+        (
+            "ansai.yaml:6: disk_monitoring.auto_cleanup.temp_files_older_than: must be longer than 0; got '0 days'"
+            " (or false)"
+        ),
         "ansai.yaml:7: disk_monitoring.auto_cleanup.docker_images: must be 'unused', 'dangling' or false; got 'all'",
         "ansai.yaml:8: disk_monitoring.every: '-5 s' is no duration; write, for example, 30 days, 5 min or 1h 30m",
-        "ansai.yaml:10: policy.mode: mode can't be off (YAML reads a bare off as false);"
-        " to switch a function off write enabled: false",
+        (
+            "ansai.yaml:10: policy.mode: mode can't be off (YAML reads a bare off as false);"
+            " to switch a function off write enabled: false"
+        ),
         "ansai.yaml:13: policy.functions.disk.free_space.mode: must be 'observe', 'dry_run' or 'auto'; got 'aut'",
         "ansai.yaml:14: polcy: unknown key; the nearest valid key is policy",
         "ansai.yaml:15: emergency: unknown key here; it belongs to disk_monitoring.thresholds.emergency",

@@ -1,9 +1,5 @@
 """Each check says what was seen, and how to mend it."""
 
-import os
-
-import pytest
-
 from infra import doctor
 from infra.doctor import Health
 from schemas.settings.bus import BusSettings, EmbeddedServer
@@ -75,9 +71,15 @@ def test_without_a_socket_there_is_no_container_engine(tmp_path):
     assert doctor.containers(str(tmp_path / "none.sock")).health is Health.OK
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root sees everything")
-def test_root_is_privileged_enough():
-    assert doctor.privileges().health is Health.OK
+def test_privileges_are_tried_not_guessed(tmp_path):
+    open_files = tmp_path / "1" / "fd"
+    hidden = doctor.privileges(str(tmp_path))
+    open_files.mkdir(parents=True)
+    (open_files / "0").symlink_to("/dev/null")
+
+    assert hidden.health is Health.WARNING
+    assert "hidepid" in hidden.seen
+    assert doctor.privileges(str(tmp_path)).health is Health.OK
 
 
 def test_the_clock_is_asked_of_the_kernel():

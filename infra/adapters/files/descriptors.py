@@ -80,16 +80,27 @@ def open_directory(path: str) -> int:
 
     Raises OSError; ELOOP or ENOTDIR when a component is a link.
     """
-    parts = [part for part in path.split("/") if part]
-    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for position, part in enumerate(parts, start=1):
-        last = position == len(parts)
+    fd = os.open("/", DIRECTORY | os.O_PATH)
+    for part in (part for part in path.split("/") if part):
         try:
-            below = os.open(part, DIRECTORY if last else DIRECTORY | os.O_PATH, dir_fd=fd)
+            below = os.open(part, DIRECTORY | os.O_PATH, dir_fd=fd)
         finally:
             os.close(fd)
         fd = below
-    return fd
+    try:
+        return _open_quietly(".", DIRECTORY, fd)
+    finally:
+        os.close(fd)
+
+
+def _open_quietly(name: str, flags: int, parent: int) -> int:
+    """Only owners may leave the access time alone."""
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=parent)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+    return os.open(name, flags, dir_fd=parent)
 
 
 def mount_id(fd: int, proc: str = "/proc") -> int:

@@ -90,7 +90,7 @@ class MachineFiles:
             why = "nothing is mounted there now" if not mounts else "it is remote, and a walk might never end"
             raise ProbeError(f"look for the largest files on {show_path(point)}: {why}")
         try:
-            fd = descriptors.open_directory(point) if point != "/" else os.open("/", descriptors.DIRECTORY)
+            fd = descriptors.open_directory(point)
         except OSError as error:
             raise ProbeError(f"open {show_path(point)}: {error.strerror}") from error
         try:

@@ -267,6 +267,18 @@ async def test_it_beats_every_ten_seconds_and_says_goodbye(start, clock, outlet)
     assert outlet.beats[0].type == "ansai.heartbeat.v1"
 
 
+async def test_the_heart_beats_on_after_a_bug_in_the_outlet(start, clock, outlet, monkeypatch, caplog):
+    run = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(outlet, "heartbeat", lambda _event: 1 / 0)
+        run.start()
+        await clock.until_asleep(2)
+    await clock.advance(timedelta(seconds=10))
+    await run.stop()
+    assert len(outlet.beats) == 2
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_it_stops_although_a_read_hangs(start, house, clock, hang):
     run = start()
     run.start()

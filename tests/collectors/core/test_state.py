@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from collectors.core.outlet import Unreachable
 from collectors.core.state import LARGEST
 from schemas.health import Level
 from schemas.probes import ProbeError
@@ -45,6 +46,29 @@ async def test_a_read_that_fails_after_a_restart_is_told_for_the_targets_known_b
     house.error = ProbeError("the wire is cut")
     await start(directory=stopped).look()
     assert {event.target for event in outlet.take()} == {"room:kitchen", "room:attic"}
+
+
+async def test_a_target_that_was_unknown_before_and_is_gone_after_a_restart_is_told_when_the_bus_is_back(
+    start, house, clock, outlet, tmp_path
+):
+    run = start(directory=tmp_path)
+    await run.look()
+    house.error = ProbeError("the wire is cut")
+    await run.look()
+    clock.move(timedelta(minutes=1))
+    await run.look()
+    await asyncio.wait([run._saver._saving])
+    outlet.take()
+
+    house.error, house.rooms = None, {}
+    again = start(directory=tmp_path)
+    outlet.error = Unreachable("no server")
+    await again.look()
+    outlet.error = None
+    await again.look()
+    assert ["is gone" in event.reason for event in outlet.take()] == [True, True]
+    await again.look()
+    assert outlet.take() == []
 
 
 @pytest.mark.parametrize(

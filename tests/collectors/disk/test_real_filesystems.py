@@ -1,5 +1,6 @@
 """The collector on this machine's own mounts, and on a small filesystem that is really filled."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -133,3 +134,22 @@ async def test_an_unmounted_filesystem_is_told_as_gone(outlet, tmp_path, tmpfs):
     events = outlet.take()
     assert {event.target for event in events} == {f"bytes:{tmpfs}", f"inodes:{tmpfs}"}
     assert all(event.level is Level.UNKNOWN and "is gone" in event.reason for event in events)
+
+
+async def test_on_a_full_disk_the_memory_saved_before_stays_whole_and_nothing_is_left(outlet, tmpfs, caplog):
+    state = tmpfs / "state"
+    await save(run_with(outlet, state))
+    before = (state / "disk.pressure.json").read_bytes()
+    with open(tmpfs / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 65536)
+    await save(run_with(outlet, state))
+    assert "can't be saved (No space left on device)" in caplog.text
+    assert (state / "disk.pressure.json").read_bytes() == before
+    assert os.listdir(state) == ["disk.pressure.json"]
+
+
+async def save(run):
+    run.start()
+    await run._clock.until_asleep(2)
+    await run.stop()

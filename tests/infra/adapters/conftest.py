@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import components
+from tests.infra.adapters import journals
 from tests.infra.adapters.apt_root import AptRoot, build_packages
 
 
@@ -23,3 +24,15 @@ def apt_root(built_packages: Path, tmp_path: Path) -> AptRoot:
     subprocess.run(["apt-get", "update"], env=root.environment, check=True, capture_output=True)
     root.remove_indexes()
     return root
+
+
+@pytest.fixture(scope="session")
+def built_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    components.need("journalctl", "journal-remote", "unshare", "mounts")
+    return journals.build(tmp_path_factory.mktemp("journal"), days=6)
+
+
+@pytest.fixture
+def journal_directory(built_journal: Path, tmp_path: Path) -> Path:
+    """The journal of the machine `journals.MACHINE`: six archived files of a day each, and an active one."""
+    return journals.copy(built_journal, tmp_path / "journal" / journals.MACHINE)

@@ -29,7 +29,8 @@ EVERY_COMMAND = {" ".join(path): command for path, command in commands(typer.mai
 def imported_by(ansai_arguments: str, clean_environment, tmp_path) -> set[str]:
     code = (
         "import sys\nfrom infra.cli.main import main\n"
-        f"try:\n    main({ansai_arguments.split()!r})\nexcept SystemExit as ended:\n    assert not ended.code, ended.code\n"
+        f"try:\n    main({ansai_arguments.split()!r})\nexcept SystemExit as ended:\n"
+        "    assert not ended.code, ended.code\n"
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -148,8 +149,10 @@ def test_every_problem_of_the_settings_is_one_line_and_stops_the_start(ansai, tm
         assert ended.code == 78
         assert ended.err.splitlines() == [
             "ansai: ansai.yaml:2: bus.ulr: unknown key; the nearest valid key is url",
-            "ansai: ansai.yaml:4: policy.mode: mode can't be off (YAML reads a bare off as false);"
-            " to switch a function off write enabled: false",
+            (
+                "ansai: ansai.yaml:4: policy.mode: mode can't be off (YAML reads a bare off as false);"
+                " to switch a function off write enabled: false"
+            ),
         ]
         assert ended.out == ""
 

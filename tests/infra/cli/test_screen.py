@@ -33,9 +33,16 @@ def drawn(renderable) -> str:
 def usage(percent: float, point: str = "/var") -> Usage:
     total = 1000 * MIB
     return Usage(
-        point=point, device=1, total=total, used=int(total * percent / 100),
-        available=int(total * (100 - percent) / 100), root_available=0, inodes_total=1000, inodes_used=100, inodes_available=900,
-    )  # fmt: skip
+        point=point,
+        device=1,
+        total=total,
+        used=int(total * percent / 100),
+        available=int(total * (100 - percent) / 100),
+        root_available=0,
+        inodes_total=1000,
+        inodes_used=100,
+        inodes_available=900,
+    )
 
 
 def cache(size: int = 200 * MIB) -> Rung:
