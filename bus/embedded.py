@@ -26,7 +26,8 @@ _POLL = 0.01  # seconds between looks at whether the server is ready
 _START_DEADLINE = 20.0  # seconds; a large store takes a while to recover
 _STOP_DEADLINE = 10.0  # seconds between SIGTERM and SIGKILL
 _LONGEST_RESTART_DELAY = 30.0  # seconds
-_LOG_TAIL = 2000  # characters of the log in an error
+_LOG_LINES = 3  # of the log in an error: the grave ones if there are any
+_LOG_READ = 256 * 1024  # bytes; a start that fails does not write more
 _LOG_SIZE = 10 * 1024 * 1024  # bytes, three files of which are kept
 
 
@@ -111,6 +112,9 @@ class EmbeddedServer:
             return
         try:
             self._running = await self._launch(binary, self._fixed_port or self._preferred_port())
+        except OSError as error:
+            self._drop_lock()
+            raise Unavailable(f"can't start {binary} in {self._directory}: {error.strerror}") from error
         except BaseException:
             await self._end_process()
             self._drop_lock()
@@ -210,8 +214,6 @@ class EmbeddedServer:
                 pass_fds=[] if self._lock is None else [self._lock],
                 start_new_session=True,  # Ctrl-C at a terminal is for us; we end the server when all else has left it
             )  # fmt: skip
-        except OSError as error:
-            raise Unavailable(f"can't start {binary}: {error.strerror}") from error
         finally:
             os.close(log)
         url = await self._wait_until_ready(self._process, name, logged_before)
@@ -260,9 +262,11 @@ class EmbeddedServer:
         try:
             with self.log_path.open("rb") as log:
                 log.seek(logged_before)
-                return log.read().decode(errors="replace")[-_LOG_TAIL:].strip() or "(empty)"
+                lines = log.read(_LOG_READ).decode(errors="replace").splitlines()
         except OSError as error:
             return f"(can't be read: {error.strerror})"
+        grave = [line for line in lines if "[FTL]" in line or "[ERR]" in line]
+        return " | ".join((grave or lines)[-_LOG_LINES:]) or "(empty)"
 
     async def _keep_running(self, binary: Path) -> None:
         """Start the server again whenever it ends by itself, on the port that clients know."""
@@ -275,7 +279,7 @@ class EmbeddedServer:
                 try:
                     self._running = await self._launch(binary, port)
                     break
-                except Unavailable as error:
+                except (Unavailable, OSError) as error:
                     await self._end_process()
                     delay = min(2 * delay, _LONGEST_RESTART_DELAY)
                     logger.error("%s; again in %s", error, show_duration(delay))

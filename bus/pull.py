@@ -169,8 +169,11 @@ class PullConsumer:
             logger.info("%s: left without a farewell: %s", self._subscription.durable, error)
 
     async def _give_back(self) -> None:
-        while self._backlog:
-            await self._backlog.popleft().nak()
+        try:
+            while self._backlog:
+                await self._backlog.popleft().nak()
+        except BusError as error:  # they come again by themselves after ack_wait
+            logger.info("%s: could not give back what was not begun: %s", self._subscription.durable, error)
 
     async def _on_message(self, raw: Msg) -> None:
         self._heard = self._loop.time()
@@ -322,8 +325,8 @@ class PullConsumer:
                 return
             if configuration.get("deliver_subject") or configuration.get("ack_policy") != "explicit":
                 raise Rejected(
-                    f"{self._connection.url}: consumer {self._subscription.durable} of {self._subscription.stream} exists"
-                    " and is no pull consumer with explicit ack; remove it with: nats consumer rm"
+                    f"{self._connection.url}: consumer {self._subscription.durable} of {self._subscription.stream}"
+                    " exists and is no pull consumer with explicit ack; remove it with: nats consumer rm"
                 )
             body = configuration | wanted
         subject = f"CONSUMER.CREATE.{self._subscription.stream}.{self._subscription.durable}"

@@ -64,6 +64,7 @@ class SpoolStore:
         self._memory_size = 0
         self._disk_refuses = False
         self._full = False
+        self._closed = False
         self.dropped: Counter[str] = Counter()
 
     @property
@@ -90,6 +91,9 @@ class SpoolStore:
         await self._run(lambda: self._forget_dropped(told))
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         await self._run(self._close)
         self._thread.shutdown()
         if self._memory:
@@ -217,8 +221,8 @@ class SpoolStore:
             "SELECT count(*), coalesce(sum(size), 0) FROM events"
         ).fetchone()
         if self._on_disk == 0:
-            database.execute("PRAGMA incremental_vacuum").fetchall()
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # As a script, because a plain execute steps only once, which gives back a single page.
+            database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
 
     def _count_dropped(self, subjects: Sequence[str]) -> None:
         if not subjects:

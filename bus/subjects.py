@@ -7,6 +7,7 @@ canonical name, since names hold `@`, `#`, `/` and spaces; the name itself is in
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,63}")
 ANY_HOST = "any"
@@ -17,6 +18,7 @@ class BadSubject(ValueError):
     """The parts do not make a subject, or the subject is none of ours."""
 
 
+@lru_cache(maxsize=4096)
 def _token(text: str, what: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise BadSubject(f"{what} {text!r} is no subject token; allowed are letters, digits, - and _")
@@ -28,6 +30,7 @@ def host_token(host: str) -> str:
     return _token(host.strip(".").replace(".", "-"), "host")
 
 
+@lru_cache(maxsize=4096)
 def target_token(target: str) -> str:
     """Sixteen hexadecimal digits that stand for *target*."""
     return hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -83,6 +86,7 @@ def heartbeat(host: str, component: str) -> str:
     return f"ansai.heartbeat.{host_token(host)}.{_token(component, 'component')}"
 
 
+@lru_cache(maxsize=4096)
 def state_key(host: str, function: str, target: str) -> str:
     """Key of an incident or a lease."""
     return f"{host_token(host)}.{'.'.join(split_name(function))}.{target_token(target)}"

@@ -1,4 +1,7 @@
-"""What a process that runs functions says about itself every ten seconds: that is how others know who listens."""
+"""What a process that runs functions says about itself every ten seconds, and when somebody asks who is there.
+
+That is how others know who listens. The question is an empty message on `ansai.heartbeat.<host>.roll_call`.
+"""
 
 import asyncio
 import os
@@ -11,6 +14,8 @@ from schemas.envelope import Event
 from schemas.heartbeat import ComponentKind, ComponentState, Heartbeat
 
 EVERY = timedelta(seconds=10)
+ROLL_CALL = "roll_call"
+"""Stands for a component's name in the subject of the question."""
 
 
 class FunctionBeat:
@@ -23,23 +28,29 @@ class FunctionBeat:
         self._version = version
         self._component = process_name(functions.functions)
         self._started = datetime.now(UTC)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._forever(), name=f"heartbeat of {self._component}")
+        name = f"heartbeat of {self._component}"
+        self._tasks = {asyncio.create_task(work, name=name) for work in (self._forever(), self._answer())}
 
     async def stop(self) -> None:
         """Say goodbye, so that a stop is told from a crash."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
             await self._beat(ComponentState.STOPPING)
 
     async def _forever(self) -> None:
         while True:
             await self._beat(ComponentState.RUNNING)
             await asyncio.sleep(EVERY.total_seconds())
+
+    async def _answer(self) -> None:
+        async for _ in self._bus.listen(subjects.heartbeat(self._host, ROLL_CALL)):
+            await self._beat(ComponentState.RUNNING)
 
     async def _beat(self, state: ComponentState) -> None:
         beat = Heartbeat(

@@ -36,9 +36,9 @@ class LocalProbes:
 
     @cached_property
     def log_rotation(self) -> LogRotationProbe:
-        from infra.adapters.logrotate import Logrotate
+        from infra.adapters.log_rotation import LogRotationReader
 
-        return Logrotate()
+        return LogRotationReader()
 
     @cached_property
     def containers(self) -> ContainerProbe:
@@ -73,9 +73,9 @@ class LocalTools:
 
     @cached_property
     def log_rotation(self) -> LogRotationTools:
-        from infra.adapters.logrotate import LogrotateRunner
+        from infra.adapters.log_rotation import LogRotator
 
-        return LogrotateRunner()
+        return LogRotator()
 
     @cached_property
     def containers(self) -> ContainerTools:

@@ -37,7 +37,6 @@ class Step(StrEnum):
     UNHEALED = "unhealed"
     """the ladder ended and the gap is still open"""
     STUCK = "stuck"
-    REPORT = "report"
 
 
 class AuditRecord(Value):
@@ -66,11 +65,12 @@ class AuditRecord(Value):
     result: ActionResult | None = None
     gap: Gap | None = None
     text: Text = ""
-    data: dict[str, JsonValue] = {}
+    report: Report | None = None
+    data: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ActionEvent(Value):
-    """What a follower of a remedy sees; the report comes last."""
+    """What a follower of a remedy sees; the last one of a walk carries the report."""
 
     host: str
     function: str
@@ -88,4 +88,4 @@ class ActionEvent(Value):
     result: ActionResult | None = None
     gap: Gap | None = None
     report: Report | None = None
-    data: dict[str, JsonValue] = {}
+    data: dict[str, JsonValue] = Field(default_factory=dict)

@@ -55,7 +55,7 @@ class Incident(Value):
     last_plan: str = ""
     refusal: Text = ""
     """The rule that refused last; alerted once per incident and rule."""
-    ineffective: dict[str, datetime] = Field({}, description="Rung → not to be tried again before.")
+    ineffective: dict[str, datetime] = Field(default_factory=dict, description="Rung → not to be tried again before.")
     healed_at: AwareDatetime | None = None
     heals: int = Field(0, description="How often this target was healed since it is remembered.")
 

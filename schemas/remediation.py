@@ -104,7 +104,7 @@ class ItemResult(Value):
 
     name: PathText
     outcome: Outcome
-    freed: dict[str, float] = Field({}, description="unit → amount")
+    freed: dict[str, float] = Field(default_factory=dict, description="unit → amount")
     reason: Text = ""
 
 
@@ -113,10 +113,10 @@ class ActionResult(Value):
 
     outcome: Outcome
     done: int = 0
-    freed: dict[str, float] = Field({}, description="unit → amount, summed over the items")
+    freed: dict[str, float] = Field(default_factory=dict, description="unit → amount, summed over the items")
     not_done: tuple[ItemResult, ...] = ()
     not_done_more: int = Field(0, description="Items not done beyond those listed.")
-    kept: dict[str, str] = Field({}, description="What a person needs to take it back: old name → new name.")
+    kept: dict[str, str] = Field(default_factory=dict, description="What a person needs to take it back: old name → new name.")
     detail: Text = ""
 
 
@@ -168,11 +168,11 @@ class RungReport(Value):
     rung: Text
     title: Text
     candidates: int = 0
-    planned: dict[str, float] = {}
+    planned: dict[str, float] = Field(default_factory=dict)
     exact: bool = True
     done: int = 0
-    freed: dict[str, float] = {}
-    measured: dict[str, float] = Field({}, description="By how much the gap shrank, in the gap's unit.")
+    freed: dict[str, float] = Field(default_factory=dict)
+    measured: dict[str, float] = Field(default_factory=dict, description="By how much the gap shrank, in the gap's unit.")
     not_done: tuple[ItemResult, ...] = ()
     outcome: Outcome
     seconds: float = 0
@@ -191,8 +191,8 @@ class Report(Value):
     ended: datetime
     gap_before: Gap
     gap_after: Gap
-    before: dict[str, JsonValue] = {}
-    after: dict[str, JsonValue] = {}
+    before: dict[str, JsonValue] = Field(default_factory=dict)
+    after: dict[str, JsonValue] = Field(default_factory=dict)
     rungs: tuple[RungReport, ...] = ()
     findings: tuple[Finding, ...] = ()
     unexplained: Text = Field("", description="Why freed and measured differ, where they do.")

@@ -42,17 +42,20 @@ class Actuator(Protocol):
 
 
 class Live:
-    """Applies, writes down, and measures by observing again."""
+    """Applies, writes down, and measures by observing again, in the same thread unless it must settle first."""
 
     mode = Mode.AUTO
 
     def __init__(
-        self, tools: Tools, executor: Executor, journal: Journal, observe: Callable[[], Awaitable[Observation]]
-    ) -> None:
+        self, tools: Tools, executor: Executor, journal: Journal, look: Callable[[], Observation],
+        settle: Callable[[], Awaitable[Observation]] | None,
+    ) -> None:  # fmt: skip
         self._tools = tools
         self._executor = executor
         self._journal = journal
-        self._observe = observe
+        self._look = look
+        self._settle = settle
+        self._seen: Observation | None = None
 
     def beginning(self, incident: Incident, now: datetime) -> dict[str, Any]:
         return {"state": IncidentState.ACTING, "attempts": incident.attempts + 1, "attempted_at": now}
@@ -65,13 +68,22 @@ class Live:
 
     async def apply(self, action: Action) -> ActionResult:
         """Apply without writing down: the caller has."""
+        loop = asyncio.get_running_loop()
+        result, self._seen = await loop.run_in_executor(self._executor, self._apply_and_look, action)
+        return result
+
+    def _apply_and_look(self, action: Action) -> tuple[ActionResult, Observation | None]:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, action.apply, self._tools)
+            result = action.apply(self._tools)
         except ToolError as error:
-            return ActionResult(outcome=Outcome.FAILED, detail=str(error))
+            result = ActionResult(outcome=Outcome.FAILED, detail=str(error))
+        return result, self._look() if self._settle is None else None
 
     async def measure(self, before: Observation, done: Planned) -> Observation:
-        return await self._observe()
+        if self._settle is not None:
+            return await self._settle()
+        assert self._seen is not None  # an action was carried out just before
+        return self._seen
 
     def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
         if gap.closed:

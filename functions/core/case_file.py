@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from functions.core.plan import Action, Planned
@@ -16,6 +16,12 @@ from schemas.trigger import Asked
 
 NAMED = 200_000
 """Characters of item names in one audit record; nats-server takes 1 MiB a message unless told otherwise."""
+
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+SKEW = timedelta(seconds=30)
+"""Two replicas' clocks may differ by this much."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class CaseFile:
         if self._before is not None and self._before.open:
             self.incident = self._before
 
+    @property
+    def quiet_since(self) -> datetime:
+        """Nobody worked on the target since: what was observed later holds. Clocks of replicas may differ a little."""
+        return self._before.changed_at + SKEW if self._before is not None else LONG_AGO
+
     def begin(self, gap: Gap, *, remembered: bool) -> Incident:
         """A new incident; not remembered at all for a dry run that a person asked for."""
         now, before = self._clock.now(), self._before
@@ -64,10 +75,15 @@ class CaseFile:
         )  # fmt: skip
         return self.incident
 
-    async def remember(self, **changes: Any) -> Incident:
-        """Change the incident and store it. Raises LedgerConflict, NotStored."""
+    def note(self, **changes: Any) -> Incident:
+        """Change the incident; what is not stored by itself goes with the next `remember`."""
         assert self.incident is not None
         self.incident = self.incident.model_copy(update={**changes, "changed_at": self._clock.now()})
+        return self.incident
+
+    async def remember(self, **changes: Any) -> Incident:
+        """Change the incident and store it. Raises LedgerConflict, NotStored."""
+        self.incident = self.note(**changes)
         if self._revision is not None:
             self._revision = await self._ledger.save(self.incident, self._revision)
         return self.incident
@@ -109,7 +125,9 @@ class CaseFile:
         fields: dict[str, Any] = {**_of(planned), "result": result, "outcome": result.outcome}
         step = Step.FAILED if result.outcome is Outcome.FAILED else Step.ACTED
         await self.audit(step, text=result.detail, **fields)
-        await self.remember(begun=None, last_outcome=result.outcome)
+        self.note(begun=None, last_outcome=result.outcome)
+        if not planned.action.repeatable:  # a repeatable one may as well be taken for interrupted
+            await self.remember()
         await self.tell(step, result.detail or planned.action.title(), **fields)
 
     async def undoing(self, inverse: Action, rung: str) -> None:

@@ -59,14 +59,23 @@ class Observer:
 
     async def anew(self, case: Case[Any]) -> Observation:
         """Observe now."""
+        try:
+            return await self.in_thread(lambda: self.look(case))
+        except ProbeError as error:  # the deadline
+            return self._keep(case, Observation(self._clock.now(), None, Gap.unknown("", str(error))))
+
+    def look(self, case: Case[Any]) -> Observation:
+        """Observe in the calling thread; blocks."""
         began = self._clock.now()
         try:
-            seen: Fact | None = await self.in_thread(lambda: self._remedy.observe(case, self._probes))
-            gap = self._remedy.gap(case, seen)
+            seen: Fact = self._remedy.observe(case, self._probes)
         except ProbeError as error:
-            seen, gap = None, Gap.unknown("", str(error))
-        latest = self._latest[case.target] = Observation(began, seen, gap)
-        return latest
+            return self._keep(case, Observation(began, None, Gap.unknown("", str(error))))
+        return self._keep(case, Observation(began, seen, self._remedy.gap(case, seen)))
+
+    def _keep(self, case: Case[Any], observation: Observation) -> Observation:
+        self._latest[case.target] = observation
+        return observation
 
     async def survey(self, case: Case[Any], observation: Observation) -> Any:
         """What could be done about it. Raises ProbeError. May take long on large trees."""

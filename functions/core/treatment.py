@@ -79,7 +79,8 @@ class Treatment:
         """The whole path. Raises NotStored, LedgerConflict: then nothing more was done."""
         practice, file = self._practice, self._file
         await file.open(self._cause, self._policy.mode)
-        observation = await practice.observer.since(practice.clock.now(), self._case)
+        # Under the lease: what was seen before somebody else worked on the target doesn't count.
+        observation = await practice.observer.since(max(self._case.now, file.quiet_since), self._case)
         if file.incident is not None and file.incident.state is IncidentState.ACTING:
             await self._recover(file.incident, observation)
             observation = await practice.observer.anew(self._case)
@@ -201,11 +202,12 @@ class Treatment:
         return self._live() if mode is Mode.AUTO else Foretold()
 
     def _live(self) -> Live:
-        return Live(self._practice.tools, self._practice.observer.executor, self._file, self._settle_and_observe)
+        observer = self._practice.observer
+        settle = self._settle_and_observe if self._policy.settle else None
+        return Live(self._practice.tools, observer.executor, self._file, lambda: observer.look(self._case), settle)
 
     async def _settle_and_observe(self) -> Observation:
-        if self._policy.settle:
-            await self._practice.clock.sleep(self._policy.settle)
+        await self._practice.clock.sleep(self._policy.settle)
         return await self._practice.observer.anew(self._case)
 
     async def _carry_out(self, plan: Plan, actuator: Actuator, before: Observation) -> Verdict:
@@ -216,7 +218,7 @@ class Treatment:
         text = f"{len(plan.rungs)} rungs with {plan.size} actions for {self._case.target}"
         await file.audit(Step.PLANNED, plan=summary, plan_hash=plan.hash, gap=before.gap, text=text)
         await file.tell(Step.PLANNED, text, plan=summary, plan_hash=plan.hash, gap=before.gap)
-        await file.remember(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap, refusal="")
+        file.note(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap, refusal="")
         ladder = Ladder(plan, actuator, before, self._undo, self._policy.max_actions)
         await ladder.climb(self._stop_reason, self._policy.ineffective_share)
         return await self._conclude(plan, actuator, before, ladder, began)
@@ -253,14 +255,13 @@ class Treatment:
         fields: dict[str, Any] = {"outcome": outcome, "gap": told.gap_after, "plan_hash": plan.hash}
         if ladder.broken is not None:
             await file.audit(Step.FAILED, text=ladder.halted, outcome=Outcome.FAILED, plan_hash=plan.hash)
-        await file.audit(step, text=text, data={"report": told.model_dump(mode="json")}, **fields)
+        await file.audit(step, text=text, report=told, **fields)
         await self._write_end(step, ladder, now)
-        await file.tell(step, text, **fields)
         if step is Step.HEALED:
             await file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.", told)
         elif step is Step.UNHEALED and ladder.halted not in {FENCED, STOPPED}:
             await file.alert(Severity.CRITICAL, AlertState.UNHEALED, text, told.next, told)
-        await file.tell(Step.REPORT, text, report=told, final=True, **fields)
+        await file.tell(step, text, report=told, final=True, **fields)
         if ladder.halted in {FENCED, STOPPED}:
             return Verdict(retry_after=timedelta(seconds=1))
         retry = step is Step.UNHEALED and self._policy.mode is Mode.AUTO
@@ -273,8 +274,10 @@ class Treatment:
         ineffective = {rung.name: now + self._policy.ineffective_for for rung in ladder.ineffective}
         if step is Step.HEALED:
             await self._file.close()
-        elif step is Step.WOULD or incident.state is IncidentState.STUCK:
+        elif incident.state is IncidentState.STUCK:
             return
+        elif step is Step.WOULD:
+            await self._file.remember()
         elif ladder.broken is not None and incident.begun is not None and not ladder.taken_back:
             await self._file.stuck(ladder.halted)
         elif ladder.halted in {FENCED, STOPPED}:

@@ -94,14 +94,23 @@ class Apt:
         options = ("Debug::NoLocking=1", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=")
         argv = ["apt-get", "-s", *(word for option in options for word in ("-o", option)), "autoclean"]
         asking = commands.having(TMPDIR=SCRATCH) if os.access(SCRATCH, os.W_OK) else commands
-        gone = set(_DELETED.findall(asking.run(argv, timeout=ASK).stdout))
+        # After all else apt looks into partial/, and fails where only root may: what it said before holds.
+        closed = not _open_to_us(os.path.join(directory, "partial"))
+        completed = asking.run(argv, timeout=ASK, accept=(0, 100) if closed else (0,))
+        if completed.status and "/partial/" not in completed.last_error:
+            raise commands.error(f"ask apt what is obsolete: {completed.last_error}")
+        gone = set(_DELETED.findall(completed.stdout))
         return [entry for entry in packages if _package(entry.path) in gone]
 
 
 def _partial(directory: str, commands: Commands) -> list[Entry]:
     """What is half fetched. Only root can look there, and only root could clean it."""
     path = os.path.join(directory, "partial")
-    return entries_in(path, KEPT, commands) if os.access(path, os.R_OK | os.X_OK) else []
+    return entries_in(path, KEPT, commands) if _open_to_us(path) else []
+
+
+def _open_to_us(path: str) -> bool:
+    return os.access(path, os.R_OK | os.X_OK)
 
 
 def _package(path: str) -> tuple[str, str]:

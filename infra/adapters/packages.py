@@ -48,11 +48,23 @@ def managers(root: str, processes: str) -> tuple[Manager, ...]:
 
 
 class Packages:
-    """The package caches of this machine; reads only. *environment* is handed on, for instance APT_CONFIG."""
+    """The package caches of this machine; reads only.
 
-    def __init__(self, environment: Mapping[str, str] | None = None, root: str = "/", processes: str = "/proc") -> None:
+    *environment* is handed on, for instance APT_CONFIG. What is obsolete takes apt a second or more to tell: without
+    *obsolete* it is not asked, and told as 0.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        root: str = "/",
+        processes: str = "/proc",
+        *,
+        obsolete: bool = True,
+    ) -> None:
         self._commands = Commands(ProbeError, dict(environment or {}))
         self._managers = managers(root, processes)
+        self._obsolete = obsolete
 
     def caches(self) -> list[PackageCache]:
         """Every cache that is there. Raises ProbeError when one can't be read."""
@@ -63,7 +75,7 @@ class Packages:
         if directory is None:
             return None
         everything = manager.contents(directory, "clean", self._commands)
-        obsolete = manager.contents(directory, "autoclean", self._commands)
+        obsolete = manager.contents(directory, "autoclean", self._commands) if self._obsolete else []
         return PackageCache(
             manager=manager.name, directory=directory, device=device_of(directory, self._commands),
             files=len(everything),
@@ -74,7 +86,7 @@ class Packages:
 
 
 class PackageCleaner:
-    """Lets a package manager clean its cache. The parameters are those of `Packages`."""
+    """Lets a package manager clean its cache; the parameters mean what they do to `Packages`."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, root: str = "/", processes: str = "/proc") -> None:
         self._commands = Commands(ToolError, dict(environment or {}))

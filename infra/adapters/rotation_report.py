@@ -10,7 +10,10 @@ LOCKED = "is already locked"
 
 _READING = re.compile(r"reading config file (.+)")
 _INCLUDING = re.compile(r"including (.+)")
-_SCHEDULE = re.compile(r"  [^\n]*\((?:no old logs will be kept|-?\d+ rotations|[^\n)]*rotate forever[^\n)]*)\)\s*$")
+_SCHEDULE = re.compile(
+    r"\s(?:forced from command line|hourly|daily|weekly|monthly|yearly|after -?\d+ days|-?\d+ bytes) "
+    r"(?:\(-?\d+ rotations\)|\(no old logs will be kept\)|(?=olddir is |empty log files ))"  # `rotate -1` says nothing
+)
 _CONSIDERING = re.compile(r"considering log (.+)")
 _OLD_DIRECTORY = re.compile(r"olddir is (.+?), ")
 _ROTATING = re.compile(r"rotating log (.+), log->rotateCount is -?\d+")
@@ -88,12 +91,14 @@ def parse(said: str) -> Report:
     lines = iter(said.splitlines())
     for line in lines:
         if line.startswith("rotating pattern: "):
-            while _SCHEDULE.search(line) is None:  # patterns may be spread over several lines
+            text = line.removeprefix("rotating pattern: ")
+            while (schedule := _SCHEDULE.search(text)) is None:  # patterns may be spread over several lines
                 following = next(lines, None)
                 if following is None:
                     break
-                line = f"{line}\n{following}"
-            reader.begin(line.removeprefix("rotating pattern: "))
+                text = f"{text}\n{following}"
+            reader.begin(text[: schedule.start()] if schedule else text)
+            reader.read(text[schedule.end() :] if schedule else "")
         else:
             reader.read(line)
     return reader.report
@@ -110,7 +115,7 @@ class _Reader:
         self._moved = False
 
     def begin(self, text: str) -> None:
-        patterns = tuple(word for word in words(_SCHEDULE.sub("", text)) if word.startswith("/"))
+        patterns = tuple(word for word in words(text) if word.startswith("/"))
         self._block, self._log, self._moved = Block(patterns), None, False
         self.report.blocks.append(self._block)
 

@@ -20,7 +20,6 @@ from infra.cli.tables import console, table
 from infra.session import session
 from schemas.audit import AuditRecord
 from schemas.envelope import Event
-from schemas.remediation import Report
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Read the audit trail.")
 
@@ -110,8 +109,8 @@ def _show(entry: Entry) -> None:
         freed = ", ".join(f"{amount:,.0f} {unit}" for unit, amount in record.result.freed.items())
         rows.append(("result", f"{record.result.outcome}: {record.result.done} done, freed {freed or 'nothing'}"))
     screen.print(table((f"#{entry.sequence}", ""), rows))
-    if "report" in record.data:
-        screen.print(report(Report.model_validate(record.data["report"])))
+    if record.report is not None:
+        screen.print(report(record.report))
     screen.print()
 
 

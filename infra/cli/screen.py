@@ -55,6 +55,7 @@ class Screen:
         event = read(body)
         if event is not None and isinstance(event.data, Heartbeat):
             self._beat(event.data)
+        if subject.startswith("ansai.heartbeat."):
             return None
         line = line_of(subject, body, at)
         if event is not None and isinstance(event.data, Health):

@@ -14,6 +14,7 @@ from bus import subjects
 from bus.port import Bus
 from functions import registry
 from functions.core.remedy import Scope
+from infra.beat import ROLL_CALL
 from infra.cli.failures import Failure
 from infra.cli.invocation import invocation
 from infra.cli.lines import line_of, read
@@ -28,7 +29,7 @@ from schemas.trigger import Asked, Trigger
 app = typer.Typer(rich_markup_mode=None)
 
 SILENCE = timedelta(seconds=12)
-"""Who runs says so every ten seconds; nobody heard for this long means nobody is there."""
+"""Who runs answers the roll call at once, and says so every ten seconds anyway; after this nobody is there."""
 
 TARGET = (
     "Like bytes:/var, or /var for all of its resources. Without one, every target is evaluated, and none is changed."
@@ -135,6 +136,7 @@ class _Sender:
         heard: set[str] = set()
         beats = self._bus.listen(pattern)
         await beats.ready()
+        await self._bus.announce(subjects.heartbeat(self._host, ROLL_CALL), b"")
         try:
             async with asyncio.timeout(SILENCE.total_seconds()):
                 async for _, body in beats:
@@ -191,7 +193,7 @@ class _Sender:
         if event is None or event.correlationid != answer.correlation or not isinstance(event.data, ActionEvent):
             return
         answer.hear(event.data)
-        if not quiet and event.data.step is not Step.REPORT:
+        if not quiet:
             console().print(line_of(subject, body, datetime.now(UTC)).rich())
         if not quiet and event.data.report is not None:
             from infra.cli.reports import report

@@ -24,6 +24,8 @@ class BusLedger:
         self._host = host
         self._function = function
         self._mirror: dict[str, Incident] = {}
+        self._written: dict[str, int] = {}
+        """key → the revision that we wrote last: what the watch tells of it is no news"""
         self._watching: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
@@ -49,7 +51,7 @@ class BusLedger:
                 self._ready.set()
             elif entry.deleted:
                 self._mirror = {target: each for target, each in self._mirror.items() if self._key(target) != entry.key}
-            else:
+            elif entry.revision > self._written.get(entry.key, 0):
                 self._reflect(entry.key, entry.value)
 
     def _reflect(self, key: str, value: bytes) -> None:
@@ -96,7 +98,7 @@ class BusLedger:
             raise LedgerConflict(f"somebody else wrote the incident of {incident.target} first") from error
         except BusError as error:
             raise NotStored(f"the incident of {incident.target} can't be stored: {error}") from error
-        self._mirror[incident.target] = incident  # do not wait for the watch to tell us what we wrote
+        self._mirror[incident.target], self._written[key] = incident, new
         return new
 
 

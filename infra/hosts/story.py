@@ -17,6 +17,8 @@ from schemas.envelope import Event, new_id
 
 logger = logging.getLogger(__name__)
 
+AUDIT, ACTION, ALERT = Event[AuditRecord], Event[ActionEvent], Event[Alert]
+
 DEAD_LETTER_BODY = 512 * 1024
 """Bytes kept of a message that can't be understood."""
 
@@ -45,7 +47,7 @@ class BusStory:
         number = next(self._numbers)
         record = AuditRecord(emitter=self._emitter, sequence=number, at=datetime.now(UTC), **fields)
         subject = subjects.audit(self._host, record.function, self._emitter)
-        event = self._wrap(Event[AuditRecord], "ansai.audit.v1", record.function, record.target, correlation, record)
+        event = self._wrap(AUDIT, "ansai.audit.v1", record.function, record.target, correlation, record)
         try:
             await self._bus.publish(subject, event.body(), message_id=f"{self._emitter}-{number}")
         except BusError as error:
@@ -53,12 +55,12 @@ class BusStory:
 
     async def action(self, correlation: str, event: ActionEvent) -> None:
         subject = subjects.action(self._host, event.function, event.step.value)
-        body = self._wrap(Event[ActionEvent], "ansai.action.v1", event.function, event.target, correlation, event)
+        body = self._wrap(ACTION, "ansai.action.v1", event.function, event.target, correlation, event)
         self._in_background(self._publish(subject, body))
 
     async def alert(self, correlation: str, alert: Alert) -> bool:
         subject = subjects.alert(self._host, alert.function, alert.severity.value)
-        event = self._wrap(Event[Alert], "ansai.alert.v1", alert.function, alert.target, correlation, alert)
+        event = self._wrap(ALERT, "ansai.alert.v1", alert.function, alert.target, correlation, alert)
         level = logging.INFO if alert.severity == "info" else logging.WARNING
         logger.log(level, "alert %s: %s %s", alert.state, alert.title, alert.next)
         try:

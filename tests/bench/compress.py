@@ -30,9 +30,10 @@ def write_log(path: str, size: int) -> None:
     with open(path, "wb") as log:
         while written < size:
             lines = [
-                f"10.{dice.randrange(256)}.{dice.randrange(256)}.{dice.randrange(256)} - - [24/Nov/2026:10:{n // 60 % 60:02}"
-                f':{n % 60:02} +0000] "GET /api/v1/items/{dice.randrange(10**6)}?page={dice.randrange(50)} HTTP/1.1" '
-                f'{dice.choice((200, 200, 200, 304, 404))} {dice.randrange(10**5)} "-" "Mozilla/5.0 (X11; Linux x86_64)"\n'
+                f"10.{dice.randrange(256)}.{dice.randrange(256)}.{dice.randrange(256)} - - "
+                f'[24/Nov/2026:10:{n // 60 % 60:02}:{n % 60:02} +0000] "GET /api/v1/items/{dice.randrange(10**6)}'
+                f'?page={dice.randrange(50)} HTTP/1.1" {dice.choice((200, 200, 200, 304, 404))} '
+                f'{dice.randrange(10**5)} "-" "Mozilla/5.0 (X11; Linux x86_64)"\n'
                 for n in range(10_000)
             ]
             written += log.write("".join(lines).encode())

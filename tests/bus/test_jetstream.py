@@ -16,7 +16,7 @@ from bus.jetstream import JetStreamBus, connect
 from bus.port import Bucket, Conflict, Entry, Message, Rejected, StreamName, Subscription, Unavailable
 from bus.provision import refuse_old_server
 from bus.streams import buckets, streams
-from schemas.settings.bus import BusSettings, Credentials
+from schemas.settings.bus import BusSettings, Credentials, Tls
 from tests.bus.conftest import eventually
 from tests.servers import NatsServer, free_port, running_server
 
@@ -135,9 +135,7 @@ async def test_a_key_whose_answer_was_late_is_written_once_and_is_no_conflict(
         await bucket.update("k", b"3", first)
 
 
-async def test_a_consumer_that_is_deleted_is_made_again_where_it_was(
-    server: NatsServer, nats_bus: JetStreamBus
-):
+async def test_a_consumer_that_is_deleted_is_made_again_where_it_was(server: NatsServer, nats_bus: JetStreamBus):
     seen = Seen()
     consumption = await nats_bus.consume(WANTED, seen)
     early = await publish_many(nats_bus, 10, "early")
@@ -173,10 +171,11 @@ async def test_a_server_that_edits_its_users_does_not_lose_us_for_ever(tmp_path:
 
 async def test_a_full_audit_stream_refuses(server: NatsServer):
     bus = await connect(BusSettings(audit_max_size=1024**2), name="audit", url=server.url)
+    for _ in range(10):  # a megabyte takes ten of a hundred thousand bytes
+        await bus.publish(AUDIT, b"x" * 100_000)
     with pytest.raises(Rejected, match="full"):
-        for _ in range(20):
-            await bus.publish(AUDIT, b"x" * 100_000)
-    assert [stored async for stored in bus.read(StreamName.AUDIT)][0].sequence == 1
+        await bus.publish(AUDIT, b"x" * 100_000)
+    assert [stored.sequence async for stored in bus.read(StreamName.AUDIT)] == list(range(1, 11))
     await bus.publish(SUBJECT, b"others go on")
     await bus.close()
 
@@ -375,3 +374,23 @@ async def test_a_process_that_dies_leaves_its_messages_to_the_other(server: Nats
     for task in dying._consumers[0]._tasks:
         task.cancel()
     await dying.close()
+
+
+async def test_tls_is_used_and_demanded(tmp_path: Path):
+    request = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem",
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(*request, cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
+    settings = BusSettings(tls=Tls(ca=tmp_path / "ca.pem"))
+    tls = f'tls {{ cert_file: "{tmp_path}/ca.pem", key_file: "{tmp_path}/key.pem" }}'
+    async with running_server(tmp_path / "encrypted", tls) as server:
+        bus = await connect(settings, name="tls", url=server.url)
+        await bus.publish(SUBJECT, b"secret")
+        await bus.close()
+        with pytest.raises(Rejected, match="certificate"):  # signed by nobody we trust
+            await connect(BusSettings(), name="tls", url=server.url)
+    async with running_server(tmp_path / "plain") as server:
+        with pytest.raises(Rejected, match="secure connection"):
+            await connect(settings, name="tls", url=server.url)

@@ -4,10 +4,14 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Self
 
-CHUNK = 1 << 20
-"""Bytes read at once."""
+CHUNK = 256 * 1024
+"""Bytes read at once: what comes of it stays in the processor's cache, which doubles the speed of isal."""
+
+LEVEL = 2
+"""Of isal's 0 to 3: as dense as 3 on logs and three times as fast."""
 
 MAGIC = (
     b"\x1f\x8b", b"\x1f\x9d", b"\x1f\xa0", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18",
@@ -31,13 +35,38 @@ class TooLarge(Exception):
     """More bytes came out than were allowed."""
 
 
+class _Digest:
+    """SHA-256 on a second core, at most one piece behind."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, "sha256")
+        self._behind: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def update(self, chunk: bytes) -> None:
+        if self._behind is not None:
+            self._behind.result()
+        self._behind = self._thread.submit(self._sha256.update, chunk)
+
+    def digest(self) -> bytes:
+        if self._behind is not None:
+            self._behind.result()
+        return self._sha256.digest()
+
+
 def compressor() -> Any:
-    """The one of isal at its densest level, ten times as fast as zlib; zlib's where isal is not installed."""
+    """The one of isal, ten times as fast as zlib; zlib's where isal is not installed."""
     try:
         from isal import isal_zlib
     except ImportError:
         return zlib.compressobj(6, zlib.DEFLATED, 31)
-    return isal_zlib.compressobj(isal_zlib.ISAL_BEST_COMPRESSION, isal_zlib.DEFLATED, 31)
+    return isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, 31)
 
 
 def _decompressor() -> tuple[Any, Any]:
@@ -54,32 +83,32 @@ def compress(source: int, target: int, size: int, most: int) -> Content:
 
     Reads one byte beyond *size* at most, so that growth shows. Raises TooLarge beyond *most* bytes written.
     """
-    stream, digest, read, written = compressor(), hashlib.sha256(), 0, 0
-    while chunk := os.pread(source, min(CHUNK, size + 1 - read), read):
-        digest.update(chunk)
-        read += len(chunk)
-        written += _write(target, stream.compress(chunk))
-        if written > most:
+    stream, read, written = compressor(), 0, 0
+    with _Digest() as digest:
+        while chunk := os.pread(source, min(CHUNK, size + 1 - read), read):
+            digest.update(chunk)
+            read += len(chunk)
+            written += _write(target, stream.compress(chunk))
+            if written > most:
+                raise TooLarge
+        if written + _write(target, stream.flush()) > most:
             raise TooLarge
-        if read > size:
-            break
-    if written + _write(target, stream.flush()) > most:
-        raise TooLarge
-    return Content(read, digest.digest())
+        return Content(read, digest.digest())
 
 
 def decompress(source: int, target: int, most: int) -> Content:
     """Decompress *source* into *target*, with holes for zeros; returns what was written. Raises Damaged, TooLarge."""
-    digest, offset = hashlib.sha256(), 0
-    for chunk in _plain(source):
-        digest.update(chunk)
-        if offset + len(chunk) > most:
-            raise TooLarge
-        if chunk.count(0) != len(chunk):
-            _write(target, chunk, offset)
-        offset += len(chunk)
-    os.ftruncate(target, offset)
-    return Content(offset, digest.digest())
+    offset = 0
+    with _Digest() as digest:
+        for chunk in _plain(source):
+            digest.update(chunk)
+            if offset + len(chunk) > most:
+                raise TooLarge
+            if chunk.count(0) != len(chunk):
+                _write(target, chunk, offset)
+            offset += len(chunk)
+        os.ftruncate(target, offset)
+        return Content(offset, digest.digest())
 
 
 def content_of_compressed(fd: int, most: int) -> Content:
@@ -94,13 +123,14 @@ def content(fd: int, most: int) -> Content:
 
 def _content(chunks: Callable[[], Iterator[bytes]], fd: int, most: int) -> Content:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what was synced is read back from the disk, not from memory
-    digest, size = hashlib.sha256(), 0
-    for chunk in chunks():
-        digest.update(chunk)
-        size += len(chunk)
-        if size > most:
-            raise TooLarge
-    return Content(size, digest.digest())
+    size = 0
+    with _Digest() as digest:
+        for chunk in chunks():
+            digest.update(chunk)
+            size += len(chunk)
+            if size > most:
+                raise TooLarge
+        return Content(size, digest.digest())
 
 
 def ratio(fd: int, size: int) -> float:

@@ -50,7 +50,10 @@ def _repository(directory: Path, package: Path, version: str) -> None:
 class AptRoot:
     """Where everything of one apt is, and the environment that leads it there."""
 
-    def __init__(self, base: Path, packages: Path) -> None:
+    def __init__(self, base: Path, packages: Path, repository: Path | None = None) -> None:
+        """With *repository*, the one of *packages* is copied there, for users who can't look into *packages*."""
+        if repository is not None:
+            shutil.copytree(packages / "repository", repository)
         self.base = base
         self.archives = base / "var/cache/apt/archives"
         self.partial = self.archives / "partial"
@@ -64,7 +67,9 @@ class AptRoot:
         (self.admin / "status").touch()
         for name in ("lock", "lock-frontend"):
             (self.admin / name).touch(0o640)
-        (base / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{packages}/repository ./\n")
+        (base / "etc/apt/sources.list").write_text(
+            f"deb [trusted=yes] file:{repository or packages / 'repository'} ./\n"
+        )
         (base / "apt.conf").write_text(
             f'Dir "{base}/";\nDir::State::status "{self.admin}/status";\nDir::Bin::dpkg "/usr/bin/dpkg";\n'
             'Dir::Cache::pkgcache "pkgcache.bin";\nDir::Cache::srcpkgcache "srcpkgcache.bin";\n'

@@ -1,11 +1,13 @@
 """Machines of a test's own: a package root."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import components
+from tests.docker_engine import DockerEngine, docker_engine
 from tests.infra.adapters import journals
 from tests.infra.adapters.apt_root import AptRoot, build_packages
 
@@ -36,3 +38,16 @@ def built_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def journal_directory(built_journal: Path, tmp_path: Path) -> Path:
     """The journal of the machine `journals.MACHINE`: six archived files of a day each, and an active one."""
     return journals.copy(built_journal, tmp_path / "journal" / journals.MACHINE)
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[DockerEngine]:
+    with docker_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def docker(dockerd: DockerEngine) -> Iterator[DockerEngine]:
+    """An engine without images, containers and volumes."""
+    yield dockerd
+    dockerd.clear()

@@ -197,6 +197,24 @@ def test_several_patterns_quoted_and_on_lines_of_their_own(logrotate):
         assert str(logrotate.log / pattern) in rotation.patterns
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    ["hourly", "daily", "weekly", "monthly", "yearly", "size 1k", "minsize 1k", "rotate -1", "rotate 0", "rotate 1000"],
+)
+@pytest.mark.parametrize("brace", ["{", " {", "\n{", "   {"])
+def test_patterns_are_taken_apart_whatever_the_schedule_and_wherever_the_brace(logrotate, schedule, brace):
+    logrotate.write("d/a", "{log}/a.log" + brace + "\n" + schedule + "\nolddir {log}/old\n}\n")
+    logrotate.write("d/b", "{log}/b.log {\n size 1k\n}\n")
+    (logrotate.log / "old").mkdir()
+    logrotate.fill("a.log", "b.log")
+
+    rotation = logrotate.rotation()
+
+    assert {log.path.rpartition("/")[2] for log in rotation.logs} == {"a.log", "b.log"}
+    assert str(logrotate.log / "a.log") in rotation.patterns
+    assert str(logrotate.log / "old" / "a.log") in rotation.patterns
+
+
 @pytest.mark.parametrize("shared", ["sharedscripts", "nosharedscripts"])
 def test_which_logs_are_compressed_when_rotated(logrotate, shared):
     logrotate.write("d/app", "{log}/*.log {\n size 1k\n " + shared + "\n}\n")
@@ -464,13 +482,16 @@ def test_exit_status_0_is_no_evidence(logrotate, tmp_path):
         logrotate.rotate(configuration, PATH=f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 
 
-def test_a_corrupt_state_stops_the_rotation_and_is_told(logrotate):
+def test_a_corrupt_state_is_told_beside_what_was_done(logrotate):
     configuration = logrotate.write("d/app", "{log}/app.log {\n size 1k\n}\n")
     logrotate.fill("app.log")
     logrotate.state.write_text("garbage\n")
 
-    with pytest.raises(ToolError, match="bad top line in state file"):
-        logrotate.rotate(configuration)
+    result = logrotate.rotate(configuration)
+
+    assert result.outcome is Outcome.DONE
+    assert result.reason == f"bad top line in state file {logrotate.state}"
+    assert "app.log.1.gz" in logrotate.names
 
 
 def test_a_file_that_logrotate_does_not_include_is_refused(logrotate):

@@ -13,6 +13,7 @@ from functions.core.ports import ToolError
 from infra.adapters.packages import PackageCleaner, Packages
 from schemas.probes import ProbeError
 from schemas.remediation import Outcome
+from tests.infra.adapters.apt_root import AptRoot
 from tests.infra.adapters.tree import allocated, snapshot
 
 HOLD = """
@@ -119,6 +120,21 @@ def test_obsolete_is_what_no_repository_has_any_more(apt_root, caches):
     assert cache.obsolete == allocated(apt_root.archives / "tool_1.0_all.deb")
 
 
+def test_who_does_not_want_to_know_what_is_obsolete_is_not_kept_waiting(apt_root):
+    """An `apt-get` that only fails shows that it was not asked."""
+    (apt_root.base / "bin").mkdir()
+    (apt_root.base / "bin/apt-get").write_text("#!/bin/sh\nexit 1\n")
+    (apt_root.base / "bin/apt-get").chmod(0o755)
+    environment = {**apt_root.environment, "PATH": f"{apt_root.base}/bin:{apt_root.environment['PATH']}"}
+
+    (cache,) = Packages(environment, root=str(apt_root.base), obsolete=False).caches()
+
+    assert cache.files == 2
+    assert cache.obsolete == 0
+    with pytest.raises(ProbeError, match="autoclean ended with status 1"):
+        Packages(environment, root=str(apt_root.base)).caches()
+
+
 def test_looking_writes_nothing(apt_root, caches):
     before = snapshot(apt_root.base)
 
@@ -186,26 +202,63 @@ def test_looking_never_takes_a_lock(apt_root, caches):
     assert set(asked) == {fcntl.F_GETLK}
 
 
-@pytest.mark.needs("root")
-def test_users_who_may_not_open_the_lock_find_its_holder_in_the_kernels_list():
-    script = (
-        "import os, sys\nfrom infra.adapters.commands import Commands\n"
-        "from infra.adapters.package_locks import holder\nfrom schemas.probes import ProbeError\n"
-        "os.setgid(65534)\nos.setuid(65534)\n"
-        "try:\n    open(sys.argv[1])\nexcept PermissionError:\n"
-        "    print(holder([sys.argv[1]], '/proc', Commands(ProbeError)))"
-    )
-    with TemporaryDirectory() as directory:  # pytest's own directories are closed to other users
+AS_NOBODY = """
+import os, sys
+from infra.adapters.commands import Commands
+from infra.adapters.package_locks import holder
+from infra.adapters.packages import Packages
+from schemas.probes import ProbeError
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+
+
+def as_nobody(script: str, *arguments: str) -> str:
+    """What *script* prints that runs as an ordinary user; modules are imported before."""
+    argv = [sys.executable, "-c", AS_NOBODY + script, *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def public_directory():
+    """pytest's own directories are closed to other users."""
+    with TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
-        lock = Path(directory, "lock-frontend")
-        lock.touch(0o640)
-        with held(lock) as process:
-            argv = [sys.executable, "-c", script, str(lock)]
-            said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-        free = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        yield Path(directory)
+
+
+@pytest.mark.needs("root")
+def test_users_who_may_not_open_the_lock_find_its_holder_in_the_kernels_list(public_directory):
+    script = """
+try:
+    open(sys.argv[1])
+except PermissionError:
+    print(holder([sys.argv[1]], "/proc", Commands(ProbeError)))
+"""
+    lock = public_directory / "lock-frontend"
+    lock.touch(0o640)
+    with held(lock) as process:
+        said = as_nobody(script, str(lock))
 
     assert f"(pid {process.pid})" in said
-    assert free == "\n"
+    assert as_nobody(script, str(lock)) == "\n"
+
+
+@pytest.mark.needs("root", "apt-get")
+def test_users_see_the_cache_but_for_what_is_half_fetched(public_directory, built_packages):
+    root = AptRoot(public_directory / "apt", built_packages, repository=public_directory / "repository")
+    subprocess.run(["apt-get", "update"], env=root.environment, check=True, capture_output=True)
+    root.remove_indexes()
+    (root.partial / "half_1_all.deb").write_bytes(b"x" * 9000)
+    root.partial.chmod(0o700)
+    (root.archives / "lock").touch(0o640)
+    script = "(cache,) = Packages(eval(sys.argv[1])).caches()\nprint(cache.files, cache.allocated, cache.obsolete)"
+
+    said = as_nobody(script, repr(root.environment))
+
+    size = allocated(*root.archives.glob("*.deb"))
+    assert said.split() == ["2", str(size), str(allocated(root.archives / "tool_1.0_all.deb"))]
 
 
 @pytest.mark.parametrize(
