@@ -11,10 +11,14 @@ from schemas.settings.root import Configuration
 
 
 class LocalProbes:
-    """Implements `schemas.probes.Probes`. *own* are directories of ours, which are never cleaned."""
+    """Implements `schemas.probes.Probes`. *own* are directories of ours, which are never cleaned.
 
-    def __init__(self, own: Iterable[str] = ()) -> None:
+    *obsolete*: ask apt what autoclean would remove, which reads all its lists and takes seconds.
+    """
+
+    def __init__(self, own: Iterable[str] = (), *, obsolete: bool = False) -> None:
         self._own = tuple(own)
+        self._obsolete = obsolete
 
     @cached_property
     def files(self) -> FileProbe:
@@ -26,7 +30,7 @@ class LocalProbes:
     def packages(self) -> PackageProbe:
         from infra.adapters.packages import Packages
 
-        return Packages()
+        return Packages(obsolete=self._obsolete)
 
     @cached_property
     def journal(self) -> JournalProbe:
@@ -92,7 +96,8 @@ def own_directories(configuration: Configuration) -> tuple[str, ...]:
 
 def probes_of(configuration: Configuration) -> LocalProbes:
     """What may be read on this machine."""
-    return LocalProbes(own_directories(configuration))
+    obsolete = configuration.disk_monitoring.auto_cleanup.package_cache == "auto"
+    return LocalProbes(own_directories(configuration), obsolete=obsolete)
 
 
 def machine_of(configuration: Configuration, host: str) -> Machine:

@@ -14,7 +14,7 @@ from collectors.core.collector import AnyCollector
 from collectors.core.run import CollectorRun
 from functions.core.remedy import AnyRemedy
 from infra.beat import FunctionBeat
-from infra.hosts.function_host import FunctionHost, process_name
+from infra.hosts.function_host import FunctionHost, Machine, process_name
 from infra.hosts.outlet import BusOutlet
 from infra.local import machine_of
 from infra.session import session
@@ -46,11 +46,12 @@ async def station(
     collectors: Sequence[AnyCollector],
     *,
     everything: bool = False,
+    machine: Machine | None = None,
 ) -> AsyncIterator[Station]:
     """Run *remedies* and *collectors* as *host* for as long as the context lasts. Raises BusError, BadSubject.
 
     *everything*: this is all that runs here: its own bus is started when none is configured, and triggers for
-    functions that nobody has become dead letters.
+    functions that nobody has become dead letters. *machine*: what may be read and changed, by default this one.
     """
     subjects.host_token(host)
     async with AsyncExitStack() as stack:
@@ -64,7 +65,7 @@ async def station(
         await spool.open()
         stack.push_async_callback(spool.close)
         running = Station(bus)
-        machine = machine_of(configuration, host)
+        machine = machine or machine_of(configuration, host)
         if remedies:
             running.functions = FunctionHost(remedies, configuration, bus, spool, machine, every_trigger=everything)
             stack.push_async_callback(running.functions.stop)

@@ -128,7 +128,11 @@ class CaseFile:
         self.note(begun=None, last_outcome=result.outcome)
         if not planned.action.repeatable:  # a repeatable one may as well be taken for interrupted
             await self.remember()
-        await self.tell(step, result.detail or planned.action.title(), **fields)
+        text = (
+            result.detail
+            or f"{planned.action.title()}: {result.outcome}, {result.done} of {len(planned.action.items())}"
+        )
+        await self.tell(step, text, **fields)
 
     async def undoing(self, inverse: Action, rung: str) -> None:
         await self.audit(Step.UNDOING, rung=rung, action=inverse.summary(), **_named(inverse))

@@ -258,9 +258,11 @@ class Treatment:
         await file.audit(step, text=text, report=told, **fields)
         await self._write_end(step, ladder, now)
         if step is Step.HEALED:
-            await file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.", told)
+            title = f"{self._case.target} is healthy again"
+            await file.alert(Severity.INFO, AlertState.RESOLVED, title, "The incident is closed.", told)
         elif step is Step.UNHEALED and ladder.halted not in {FENCED, STOPPED}:
-            await file.alert(Severity.CRITICAL, AlertState.UNHEALED, text, told.next, told)
+            title = f"{self._case.target} is still not healthy"
+            await file.alert(Severity.CRITICAL, AlertState.UNHEALED, title, told.next, told)
         await file.tell(step, text, report=told, final=True, **fields)
         if ladder.halted in {FENCED, STOPPED}:
             return Verdict(retry_after=timedelta(seconds=1))

@@ -116,7 +116,10 @@ def test_the_exit_code_of_plan_says_whether_there_is_something_to_do(ansai, tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "--target", "bytes:/nowhere"], "disk.free_space has no target 'bytes:/nowhere' here; there are bytes:/"),
+        (
+            ["plan", "--target", "bytes:/nowhere"],
+            "disk.free_space has no target 'bytes:/nowhere' here; there are bytes:/",
+        ),
         (["plan", "disk.fre_space"], "did you mean disk.free_space?"),
         (["run", "disk.fre_space"], "did you mean disk.free_space?"),
         (["collect", "disk.presure"], "disk.pressure"),

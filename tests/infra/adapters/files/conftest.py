@@ -15,6 +15,9 @@ from infra.adapters.files.tools import MachineFileTools
 from schemas.facts.files import FileItem
 from schemas.probes import Walk
 
+REPOSITORY = Path(__file__).parents[4]
+"""Where scripts run, so that they import the code under test."""
+
 Mounter = Callable[..., Path]
 
 SOON = timedelta(minutes=10)
@@ -62,7 +65,12 @@ def privately(needs_root):
     def run(script: str, *arguments: str) -> object:
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         done = subprocess.run(
-            [*argv, sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=False
+            [*argv, sys.executable, "-c", script, *arguments],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
