@@ -5,7 +5,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from bus.embedded import EmbeddedServer
 from bus.jetstream import JetStreamBus, connect
 from bus.port import Unavailable
 from schemas.settings.bus import BusSettings
@@ -26,6 +25,8 @@ async def session(settings: BusSettings, name: str, *, start: bool = False) -> A
                     "no bus: no embedded server runs here and bus.url is not set;"
                     " start one with: ansai up, or name one with --bus nats://HOST:4222"
                 )
+            from bus.embedded import EmbeddedServer  # not needed by those who have a server
+
             server = await stack.enter_async_context(EmbeddedServer(settings.embedded))
             url = server.url
         bus = await connect(settings, name=name, url=url)

@@ -1,25 +1,28 @@
 """Everything that runs on one host, put together: bus, spool, functions, collectors; stopped in reverse order."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bus import subjects
 from bus.jetstream import JetStreamBus
 from bus.spool import Spool
-from collectors.core.collector import AnyCollector
-from collectors.core.run import CollectorRun
 from functions.core.remedy import AnyRemedy
 from infra.beat import FunctionBeat
 from infra.hosts.function_host import FunctionHost, Machine, process_name
-from infra.hosts.outlet import BusOutlet
 from infra.local import machine_of
 from infra.session import session
 from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
+
+if TYPE_CHECKING:
+    from collectors.core.collector import AnyCollector
+    from collectors.core.run import CollectorRun
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +76,30 @@ async def station(
             beat = FunctionBeat(running.functions, bus, host, own_version())
             stack.push_async_callback(beat.stop)
             beat.start()
-        outlet = BusOutlet(spool, host)
-        for collector in collectors:
-            run: CollectorRun[Any, Any, Any] = CollectorRun(
-                collector, getattr(configuration, collector.section_name), machine.probes, outlet, host,
-                directory=state_directory() / "collectors", version=own_version(),
-            )  # fmt: skip
-            stack.push_async_callback(run.stop)
-            run.start()
-            running.collectors.append(run)
+        if collectors:
+            running.collectors = _collect(collectors, configuration, host, machine, spool)
+            for run in running.collectors:
+                stack.push_async_callback(run.stop)
+                run.start()
         logger.info("running on %s as %s: %s", bus.url, host, ", ".join(running.names))
         yield running
         logger.info("stopping")
+
+
+def _collect(
+    collectors: Sequence[AnyCollector], configuration: Configuration, host: str, machine: Machine, spool: Spool
+) -> list[CollectorRun[Any, Any, Any]]:
+    from collectors.core.run import CollectorRun  # a process that runs functions only has no need of it
+    from infra.hosts.outlet import BusOutlet
+
+    outlet = BusOutlet(spool, host)
+    return [
+        CollectorRun(
+            collector, getattr(configuration, collector.section_name), machine.probes, outlet, host,
+            directory=state_directory() / "collectors", version=own_version(),
+        )
+        for collector in collectors
+    ]  # fmt: skip
 
 
 def own_version() -> str:

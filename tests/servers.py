@@ -73,6 +73,16 @@ class NatsServer:
         """SIGKILL, as the kernel would when memory runs out."""
         await self._end(signal.SIGKILL)
 
+    async def pause(self) -> None:
+        """Return when every thread stands still: what is sent to the server stays in its socket."""
+        os.kill(self.pid, signal.SIGSTOP)
+        async with asyncio.timeout(_READY):
+            while not all(_stopped(stat) for stat in Path(f"/proc/{self.pid}/task").glob("*/stat")):
+                await asyncio.sleep(0.005)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
     async def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is not None:
@@ -97,6 +107,10 @@ class NatsServer:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return line.startswith(b"INFO") and b'"jetstream":true' in line
+
+
+def _stopped(stat: Path) -> bool:
+    return stat.read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @asynccontextmanager

@@ -32,9 +32,9 @@ def plan(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="2: something to do; 1: something unknown.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would be done on this host now: rung by rung, with the bytes it would free. Changes nothing.
+    """Show what would be done now, rung by rung, with the bytes it would free; changes nothing.
 
-    `exact` figures are what it frees; those with ≤ are upper bounds. What would run now is a beginning of the ladder:
+    Figures with ≤ are upper bounds, the others exact. What would run now is a beginning of the ladder:
     it stops as soon as the measured gap is closed.
     """
     asked = invocation(context)

@@ -33,7 +33,7 @@ def run(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="As listed.")],
 ) -> None:
-    """Run one scenario: the fault, the event, the plan, the actions, the verification, the audit trail. Leaves nothing."""
+    """Run one scenario: fault, event, plan, actions, verification, audit trail; nothing of it is left behind."""
     invocation(context).start()
     try:
         scenario = registry.load(name)

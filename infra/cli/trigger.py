@@ -28,7 +28,7 @@ from schemas.trigger import Asked, Trigger
 
 app = typer.Typer(rich_markup_mode=None)
 
-SILENCE = timedelta(seconds=12)
+SILENCE = timedelta(seconds=3)
 """Who runs answers the roll call at once, and says so every ten seconds anyway; after this nobody is there."""
 
 TARGET = (

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import sys
 from contextlib import aclosing
 from datetime import timedelta
@@ -96,24 +95,24 @@ async def test_publishing_to_a_server_that_is_away_is_unavailable_after_the_dead
 
 
 async def test_a_message_without_an_id_is_not_sent_twice(server: NatsServer, nats_bus: JetStreamBus):
-    os.kill(server.pid, 19)  # SIGSTOP: the message reaches the socket, the answer does not come
+    await server.pause()
     try:
         publishing = asyncio.create_task(nats_bus.publish(SUBJECT, b"once"))
         await asyncio.sleep(2.6)  # longer than one try
         assert not publishing.done()
     finally:
-        os.kill(server.pid, 18)
+        server.resume()
     await publishing
     assert [stored.body async for stored in nats_bus.read(StreamName.HEALTH)] == [b"once"]
 
 
 async def test_a_server_that_stalls_gets_a_message_with_an_id_once(server: NatsServer, nats_bus: JetStreamBus):
-    os.kill(server.pid, 19)
+    await server.pause()
     try:
         publishing = asyncio.create_task(nats_bus.publish(SUBJECT, b"once", message_id="the-one"))
         await asyncio.sleep(2.6)  # long enough for a second try
     finally:
-        os.kill(server.pid, 18)
+        server.resume()
     await publishing
     assert [stored.body async for stored in nats_bus.read(StreamName.HEALTH)] == [b"once"]
 
@@ -123,12 +122,12 @@ async def test_a_key_whose_answer_was_late_is_written_once_and_is_no_conflict(
 ):
     bucket = await nats_bus.bucket(Bucket.INCIDENTS)
     first = await bucket.create("k", b"1")
-    os.kill(server.pid, 19)
+    await server.pause()
     try:
         writing = asyncio.create_task(bucket.update("k", b"2", first))
         await asyncio.sleep(2.6)
     finally:
-        os.kill(server.pid, 18)
+        server.resume()
     assert await writing == first + 1
     assert await bucket.get("k") == Entry("k", b"2", first + 1)
     with pytest.raises(Conflict):
