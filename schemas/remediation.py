@@ -116,7 +116,9 @@ class ActionResult(Value):
     freed: dict[str, float] = Field(default_factory=dict, description="unit → amount, summed over the items")
     not_done: tuple[ItemResult, ...] = ()
     not_done_more: int = Field(0, description="Items not done beyond those listed.")
-    kept: dict[str, str] = Field(default_factory=dict, description="What a person needs to take it back: old name → new name.")
+    kept: dict[str, str] = Field(
+        default_factory=dict, description="What a person needs to take it back: old name → new name."
+    )
     detail: Text = ""
 
 
@@ -172,7 +174,9 @@ class RungReport(Value):
     exact: bool = True
     done: int = 0
     freed: dict[str, float] = Field(default_factory=dict)
-    measured: dict[str, float] = Field(default_factory=dict, description="By how much the gap shrank, in the gap's unit.")
+    measured: dict[str, float] = Field(
+        default_factory=dict, description="By how much the gap shrank, in the gap's unit."
+    )
     not_done: tuple[ItemResult, ...] = ()
     outcome: Outcome
     seconds: float = 0

@@ -85,7 +85,7 @@ class Inbox:
         self.handled = 0
 
     def settles(self, message: Message) -> bool:
-        """Whether a health message is understood, fresh, and asks nothing of anybody. The common case, so it is cheap."""
+        """Whether a health message is understood, fresh, and asks nothing of anybody. The common case, and cheap."""
         try:
             listener = self._listener(message.subject)
             event = self._health(message, listener)

@@ -137,17 +137,21 @@ class BusLease:
         self._ttl = ttl
         self._until = asked + ttl
         self._taken = False
-        self._renewing = asyncio.create_task(self._renew())
+        self._renewing: asyncio.Task[None] | None = None
+        # Most treatments end before a third of the time is over: no task until then.
+        self._timer = asyncio.get_running_loop().call_later(ttl / 3, self._begin_renewing)
 
     @property
     def lost(self) -> bool:
         """Somebody else may hold it by now: it was taken, or not renewed for its whole time."""
         return self._taken or time.monotonic() >= self._until
 
+    def _begin_renewing(self) -> None:
+        self._renewing = asyncio.create_task(self._renew())
+
     async def _renew(self) -> None:
         value = self._lease.model_dump_json().encode()
         while not self.lost:
-            await asyncio.sleep(self._ttl / 3)
             asked = time.monotonic()
             try:
                 self._revision = await self._leases.update(self._key, value, self._revision)
@@ -156,12 +160,15 @@ class BusLease:
                 self._taken = True
             except BusError as error:
                 logger.warning("the lease %s could not be renewed: %s", self._key, error)
+            await asyncio.sleep(self._ttl / 3)
 
     async def release(self) -> None:
         """Hand it back; when that fails it runs out by itself."""
-        self._renewing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._renewing
+        self._timer.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewing
         if self.lost:
             return
         try:

@@ -3,8 +3,9 @@
     python -m tests.bench.engine_paths [--events 8000] [--incidents 1000] [--rounds 3]
 
 Closed gap: consume, validate, find nothing to do, acknowledge. Incident: lease, incident, alert, audit, one action,
-verification, report; the bare loop builds the same messages with the same models and does the same key-value and publish
-operations in the same order with as many in flight, and nothing else. Each run is a process of its own; runs alternate and medians are printed.
+verification, report; the bare loop builds the same messages with the same models and does the same key-value and
+publish operations in the same order with as many in flight, and nothing else. Each run is a process of its own; runs
+alternate and medians are printed.
 """
 
 import argparse
@@ -166,9 +167,8 @@ async def bare_incident(url: str, events: int) -> dict[str, float]:
 
         async def alert(severity: str) -> None:
             subject = subjects.alert(HOST, "water.drain", severity)
-            await stream.publish(
-                subject, messages.alert(event, severity), headers={"Nats-Msg-Id": f"{event.id}{severity}"}
-            )
+            headers = {"Nats-Msg-Id": f"{event.id}{severity}"}
+            await stream.publish(subject, messages.alert(event, severity), headers=headers)
 
         lease = await leases.create(key, messages.lease())
         with contextlib.suppress(KeyNotFoundError):

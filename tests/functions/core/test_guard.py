@@ -31,6 +31,7 @@ def verdict(plan: Plan, policy: EffectivePolicy, memory: Incident, asked: Asked 
 
 
 AUTO = EffectivePolicy(mode=Mode.AUTO)
+PROTECTED = EffectivePolicy(mode=Mode.AUTO, protected_targets=("tank:?",))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ AUTO = EffectivePolicy(mode=Mode.AUTO)
         (PLAN, AUTO, incident(), Asked.LIVE, Go(Mode.AUTO)),
         (PLAN, EffectivePolicy(), incident(), Asked.LIVE, "mode"),
         (PLAN, EffectivePolicy(mode=Mode.OBSERVE), incident(), None, "mode"),
-        (PLAN, EffectivePolicy(mode=Mode.AUTO, protected_targets=("tank:?",)), incident(), Asked.LIVE, "protected_targets"),
+        (PLAN, PROTECTED, incident(), Asked.LIVE, "protected_targets"),
         (PLAN, AUTO, incident(attempts=3), None, "max_attempts"),
         (PLAN, AUTO, incident(attempts=3), Asked.LIVE, Go(Mode.AUTO)),
         (PLAN, AUTO, incident(attempted_at=NOW - timedelta(minutes=1)), None, "cooldown"),
