@@ -19,7 +19,7 @@ def new_id() -> str:
 class Event(BaseModel, Generic[Data]):
     """One message. `correlationid` is the same in all that one event caused."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     specversion: Literal["1.0"] = "1.0"
     id: str = Field(default_factory=new_id, min_length=1, max_length=128)
@@ -40,7 +40,7 @@ class Event(BaseModel, Generic[Data]):
 class Head(BaseModel):
     """The envelope without its data: enough to find out which model reads the rest."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     specversion: Literal["1.0"]
     type: str = Field(max_length=256)

@@ -30,7 +30,7 @@ class Health(BaseModel):
     `domain` and `signal` name the subject `ansai.health.<host>.<domain>.<signal>.<target>`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     domain: ClassVar[str]
     signal: ClassVar[str]

@@ -24,7 +24,7 @@ class ComponentState(StrEnum):
 class Heartbeat(BaseModel):
     """Announced on `ansai.heartbeat.<host>.<component>`, stored nowhere. Counters begin at 0 with the process."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     TYPE_NAME: ClassVar[str] = "ansai.heartbeat.v1"
 

@@ -11,7 +11,7 @@ from schemas.text import PathText, Text
 class Value(BaseModel):
     """A frozen part of a message; unknown fields are ignored, so that an old reader meets a new writer."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Gap(Value):

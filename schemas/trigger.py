@@ -17,7 +17,7 @@ class Asked(StrEnum):
 class Trigger(Value):
     """Empty: evaluate every configured target and select none for action."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     target: PathText | None = Field(None, max_length=4096, description="Canonical name, or its part after the colon.")
     mode: Asked = Asked.DRY_RUN

@@ -33,7 +33,7 @@ class Paced(Protocol):
 class Memory(BaseModel):
     """What a collector knows from one read to the next, restarts included; a subclass has defaults for all."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 Section = TypeVar("Section", bound=Paced)

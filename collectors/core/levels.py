@@ -10,7 +10,7 @@ from schemas.health import Level
 class Standing(BaseModel):
     """The level that is believed of one target, and the worse one that is being confirmed."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     level: Level
     at: datetime

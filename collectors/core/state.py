@@ -23,7 +23,7 @@ LARGEST = 32 * 2**20
 class TargetState(BaseModel):
     """What is known of one target, and what was told."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     level: Level
     since: AwareDatetime

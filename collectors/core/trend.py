@@ -31,7 +31,7 @@ def theil_sen(samples: tuple[tuple[float, int], ...]) -> float | None:
 class Window(BaseModel):
     """The latest samples of one figure, and their slope."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     samples: tuple[tuple[float, int], ...] = ()
     """(seconds since the epoch, value), oldest first"""

@@ -33,7 +33,7 @@ LISTED = 50
 class Action(BaseModel):
     """One change, with its way back beside it. A subclass has a field `action` with its own name as only value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     risk: ClassVar[Risk]
     undo: ClassVar[str]
@@ -80,7 +80,7 @@ class Action(BaseModel):
 class Rung(BaseModel):
     """One step of the ladder: candidates of one kind, tried before the next rung."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     name: str
     title: str
@@ -109,7 +109,7 @@ class Planned(NamedTuple):
 class Plan(BaseModel):
     """Every rung in order. Live takes actions in order and stops when the measured gap is closed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     rungs: tuple[Rung, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.chosen import functions
+from collectors import registry as collector_registry
+from infra.cli.chosen import collectors, functions
 from infra.cli.invocation import invocation
 from infra.cli.running import run as run_until_stopped
 from infra.station import station
@@ -13,21 +14,26 @@ from infra.station import station
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(epilog="Examples: ansai run disk.free_space · ansai run disk.free_space --bus nats://10.0.0.5:4222")
+@app.command(
+    epilog="Examples: ansai run disk.free_space · ansai run disk.free_space disk.pressure --bus nats://10.0.0.5:4222"
+)
 def run(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="FUNCTION...", help="As ansai functions list shows them.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Functions, and collectors that share their process.")
+    ],
 ) -> None:
     """Run one or more functions until Ctrl-C or SIGTERM; a running action is finished first.
 
-    Several functions in one process share its connection. The bus must be there: bus.url, or that of ansai up.
+    All that run in one process share its connection. The bus must be there: bus.url, or that of ansai up.
     """
     asked = invocation(context)
     configuration, host = asked.start(), asked.host_name
-    remedies = functions(names, configuration)
+    eyes = collectors([name for name in names if name in collector_registry.names()])
+    remedies = functions([name for name in names if name not in collector_registry.names()], configuration)
 
     async def main(stop: asyncio.Event) -> None:
-        async with station(configuration, host, remedies, ()):
+        async with station(configuration, host, remedies, eyes):
             await stop.wait()
 
     run_until_stopped(main)

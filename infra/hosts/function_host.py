@@ -1,6 +1,7 @@
 """One process that runs functions: their engines, one consumer a stream, and a heartbeat."""
 
 import asyncio
+import gc
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ class FunctionHost:
             subscription = Subscription(stream, durable, wanted, ack_wait=self._ack_wait, settles=settles)
             if wanted:
                 self._consumptions.append(await self._bus.consume(subscription, handler))
+        gc.freeze()  # modules and models live as long as the process: no collection need look at them again
 
     async def stop(self) -> None:
         """Fetch no more, finish what runs, hand leases back, tell the rest. Idempotent."""

@@ -12,7 +12,7 @@ from schemas.text import PathText
 class Fact(BaseModel):
     """A frozen value that was read."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Resource(StrEnum):

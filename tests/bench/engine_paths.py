@@ -207,13 +207,13 @@ class Messages:
         self.gap = Gap(amount=5, unit="litres")
         self.plan = plan.summary("water.drain", "tank:0", self.gap)
         self.result = ActionResult(outcome=Outcome.DONE, done=1, freed={"litres": 9})
-        self.begun = Begun(plan_hash=plan.hash, rung="drain", position=0, at=datetime.now(UTC),
-                           action={"action": "drain", "tank": "0", "litres": 9, "name": "0", "exact_estimate": True})  # fmt: skip
+        action = {"action": "drain", "tank": "0", "litres": 9, "name": "0", "exact_estimate": True}
+        self.begun = Begun(plan_hash=plan.hash, rung="drain", position=0, at=datetime.now(UTC), action=action)
         row = RungReport(rung="drain", title="Drain", candidates=1, planned={"litres": 9}, done=1, freed={"litres": 9},
                          measured={"litres": 9}, outcome=Outcome.DONE)  # fmt: skip
         self.report = Report(function="water.drain", host=HOST, target="tank:0", mode=Mode.AUTO, incident=new_id(),
-                             outcome=Outcome.DONE, began=datetime.now(UTC), ended=datetime.now(UTC), gap_before=self.gap,
-                             gap_after=self.gap, before={"water": 15}, after={"water": 6}, rungs=(row,))  # fmt: skip
+                             outcome=Outcome.DONE, began=datetime.now(UTC), ended=datetime.now(UTC),
+                             gap_before=self.gap, gap_after=self.gap, before={"water": 15}, after={"water": 6}, rungs=(row,))  # fmt: skip
 
     def parts(self, step: str) -> dict[str, Any]:
         return {
@@ -306,7 +306,8 @@ async def ours_incident(url: str, events: int) -> dict[str, float]:
 
 
 CONTENDERS: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
-    "closed bare": bare_closed, "closed ours": ours_closed, "incident bare": bare_incident, "incident ours": ours_incident,
+    "closed bare": bare_closed, "closed ours": ours_closed,
+    "incident bare": bare_incident, "incident ours": ours_incident,
 }  # fmt: skip
 
 
