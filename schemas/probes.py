@@ -64,6 +64,10 @@ class FileProbe(Protocol):
         """The mount point that holds *path*. Raises ProbeError when the path does not exist."""
         ...
 
+    def kept_by_tmpfiles(self) -> tuple[str, ...]:
+        """Globs of absolute paths that systemd-tmpfiles was told to leave alone. Raises ProbeError."""
+        ...
+
     def root(self, path: str) -> Root:
         """Open *path* without following a link in any component.
 

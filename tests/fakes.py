@@ -171,6 +171,9 @@ class FakeFiles:
             else:
                 yield stat
 
+    def kept_by_tmpfiles(self) -> tuple[str, ...]:
+        return ()
+
     def in_use(self) -> frozenset[tuple[int, int]]:
         self._read("in_use")
         return frozenset(self.open)

@@ -158,13 +158,17 @@ class _Survey:
         default = self._settings.temp_files_older_than
         if default is False:
             return ()
+        kept = self._look("what systemd-tmpfiles keeps, so no temporary file is cleaned",
+                          self._probes.files.kept_by_tmpfiles, None)  # fmt: skip
+        if kept is None:
+            return ()
         roots, keep = [], self._keep()
         for directory, age in self._settings.temp_directories.items():
             root = self._root(directory)
             if root is None or self._in_use is None:
                 continue
             roots.append(root)
-            walk = temp_walk(root, self._case.now - (age or default), self._settings.exclude, self._in_use)
+            walk = temp_walk(root, self._case.now - (age or default), self._settings.exclude + kept, self._in_use)
             empty_too = self._seen.resource is Resource.INODES
             for stat in temp_files(walk, self._walk(walk), empty_too=empty_too):
                 keep.offer(len(roots) - 1, stat)

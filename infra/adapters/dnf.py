@@ -1,7 +1,8 @@
 """The download caches of dnf 4, dnf 5 and yum 3. Reads only.
 
 Only packages are ever cleaned: without its metadata the next operation of a manager needs the network.
-Neither runs on Debian, where this is tested: the tests use small programs that reply and remove as recorded.
+Neither runs on Debian, where this is tested: the tests use small programs that reply and remove as dnf is known to;
+none of them was captured from a real run.
 """
 
 import os

@@ -213,7 +213,8 @@ class Messages:
                          measured={"litres": 9}, outcome=Outcome.DONE)  # fmt: skip
         self.report = Report(function="water.drain", host=HOST, target="tank:0", mode=Mode.AUTO, incident=new_id(),
                              outcome=Outcome.DONE, began=datetime.now(UTC), ended=datetime.now(UTC),
-                             gap_before=self.gap, gap_after=self.gap, before={"water": 15}, after={"water": 6}, rungs=(row,))  # fmt: skip
+                             gap_before=self.gap, gap_after=self.gap, before={"water": 15}, after={"water": 6},
+                             rungs=(row,))  # fmt: skip
 
     def parts(self, step: str) -> dict[str, Any]:
         return {

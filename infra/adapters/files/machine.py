@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from infra.adapters.files import descriptors, thin_pools, walking
+from infra.adapters.files import descriptors, thin_pools, tmpfiles, walking
 from infra.adapters.files.mountinfo import holder, mounts_at, read_mounts, remote
 from infra.adapters.files.open_files import OpenFiles
 from infra.adapters.files.roots import Roots
@@ -63,6 +63,9 @@ class MachineFiles:
             if mount.mount_id == number:
                 return mount.point
         raise ProbeError(f"find the mount of {show_path(path)}: mountinfo does not list it")
+
+    def kept_by_tmpfiles(self) -> tuple[str, ...]:
+        return tmpfiles.kept()
 
     def root(self, path: str) -> Root:
         return self._roots.find(path)

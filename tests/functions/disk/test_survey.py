@@ -79,6 +79,18 @@ def test_names_to_exclude_come_from_the_settings_too_as_names_or_as_paths():
     assert paths(here.survey(case).temp_files) == ["/tmp/go"]
 
 
+def test_what_systemd_tmpfiles_was_told_to_keep_stays():
+    here = world(File("/tmp/podman-run-0/x", age=9 * DAY), File("/tmp/a", age=9 * DAY), kept=("/tmp/podman-run-*/*",))
+    assert paths(here.survey().temp_files) == ["/tmp/a"]
+
+
+def test_when_it_is_not_known_what_systemd_tmpfiles_keeps_no_temporary_file_is_a_candidate():
+    here = world(File("/tmp/a", age=9 * DAY), broken={"kept_by_tmpfiles"})
+    found = here.survey()
+    assert paths(found.temp_files) == []
+    assert any("systemd-tmpfiles" in title for title in titles(found.findings))
+
+
 def test_when_it_is_not_known_what_is_in_use_no_file_is_a_candidate_and_that_is_told_once():
     here = world(File("/tmp/a"), File("/var/log/app.log.1"), broken={"in_use"}, caches_here=[cache()])
     found = here.survey()

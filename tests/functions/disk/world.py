@@ -60,6 +60,8 @@ class World:
     other_mounts: list[Mount] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    kept: tuple[str, ...] = ()
+    """globs that systemd-tmpfiles keeps"""
     done: list[tuple[str, object]] = field(default_factory=list)
     refuse: dict[str, Outcome] = field(default_factory=dict)
     """what a tool answers for an item, by its name; done when not given"""
@@ -135,6 +137,10 @@ class World:
             path=relative, device=file.device, inode=number + 100, mtime_ns=mtime, newest_ns=newest,
             size=file.allocated, allocated=file.allocated, links=file.links, uid=0,
         )  # fmt: skip
+
+    def kept_by_tmpfiles(self) -> tuple[str, ...]:
+        self.read("kept_by_tmpfiles")
+        return self.kept
 
     def in_use(self) -> frozenset[tuple[int, int]]:
         self.read("in_use")
