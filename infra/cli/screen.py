@@ -36,6 +36,8 @@ class Standing:
     url: str
     mode: str
     since: datetime
+    names: Sequence[str] = ()
+    """what this process runs; what others run is known from their heartbeats"""
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Screen:
                     Rule(Text(f"{preview.function} {show_path(preview.target)} — {could(preview)}"), align="left")
                 ]
                 parts.append(Padding(rungs, (0, 0, 0, 2), expand=False))
-                if preview.pressing and (told := findings(preview.plan.findings)) is not None:
+                if (told := findings(preview.plan.findings)) is not None:
                     parts.append(Padding(told, (0, 0, 0, 2), expand=False))
         if self.planning:
             parts.append(Text("looking for what could be cleaned…", style="dim"))
@@ -105,7 +107,8 @@ class Screen:
 
     def _title(self) -> Text:
         standing = self.standing
-        running = ", ".join(sorted({name for beat in self.beats.values() for name in beat.names})) or "starting"
+        beating = {name for beat in self.beats.values() for name in beat.names}
+        running = ", ".join(sorted({*standing.names, *beating})) or "starting"
         age = show_duration(datetime.now(UTC) - standing.since)
         mode_style = "yellow" if standing.mode == "auto" else "green"
         return Text.assemble(

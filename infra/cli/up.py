@@ -56,7 +56,7 @@ def up(context: typer.Context) -> None:
 async def _show(
     running: Station, remedies: list[AnyRemedy], configuration: Configuration, host: str, stop: asyncio.Event
 ) -> None:
-    standing = Standing(host, running.bus.url, configuration.policy.mode.value, datetime.now(UTC))
+    standing = Standing(host, running.bus.url, configuration.policy.mode.value, datetime.now(UTC), running.names)
     screen = Screen(standing)
     show = _live if sys.stdout.isatty() else _plain
     await show(screen, lambda told: _feed(screen, running.bus, remedies, configuration, told), stop)
