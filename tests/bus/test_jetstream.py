@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import sys
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
 import nats
+import nkeys
 import pytest
 
 from bus import subjects
@@ -393,3 +395,19 @@ async def test_tls_is_used_and_demanded(tmp_path: Path):
     async with running_server(tmp_path / "plain") as server:
         with pytest.raises(Rejected, match="secure connection"):
             await connect(settings, name="tls", url=server.url)
+
+
+async def test_a_seed_file_lets_us_in_and_another_one_does_not(tmp_path: Path):
+    ours, theirs = (nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER) for _ in range(2))
+    public = nkeys.from_seed(bytearray(ours)).public_key.decode()
+    for name, seed in (("ours", ours), ("theirs", theirs)):
+        (tmp_path / name).write_bytes(seed)
+    known = f"authorization {{ users: [ {{ nkey: {public} }} ] }}"
+    async with running_server(tmp_path / "server", known) as server:
+        settings = BusSettings(credentials=Credentials(nkey_seed_file=tmp_path / "ours"))
+        bus = await connect(settings, name="seed", url=server.url)
+        await bus.publish(SUBJECT, b"known")
+        await bus.close()
+        settings = BusSettings(credentials=Credentials(nkey_seed_file=tmp_path / "theirs"))
+        with pytest.raises(Rejected, match="refuses us"):
+            await connect(settings, name="seed", url=server.url)
