@@ -63,6 +63,11 @@ class Incident(Value):
     def open(self) -> bool:
         return self.state is not IncidentState.CLOSED
 
+    @property
+    def acted(self) -> bool:
+        """Something was changed already, or begun to be, since it was opened."""
+        return self.attempts > 0 or self.interruptions > 0 or self.last_outcome is not None
+
 
 class Lease(Value):
     """Who works on a target. The token is the revision at which the lease was acquired; renewals keep it."""

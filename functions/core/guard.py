@@ -66,13 +66,16 @@ def precheck(policy: EffectivePolicy, incident: Incident, asked: Asked | None, n
 
 
 def decide(plan: Plan, policy: EffectivePolicy, incident: Incident, asked: Asked | None, now: datetime) -> Decision:
-    """Go, refuse or wait, for a whole plan. Pure; assumes that `precheck` let it pass."""
+    """Go, refuse or wait, for a whole plan. Pure; assumes that `precheck` let it pass.
+
+    What was begun goes on to its end: advice binds only as long as nothing was changed in this incident.
+    """
     mode = Mode.DRY_RUN if asked is Asked.DRY_RUN else policy.mode
     if mode is not Mode.AUTO:
         return _foretell(policy, incident, asked, now)
     if plan.empty:
         return Refuse("empty_plan", "at least one action", "none", "nothing that may be cleaned was found")
-    if asked is None and plan.advice:
+    if asked is None and plan.advice and not incident.acted:
         return _foretell(policy, incident, asked, now)
     if asked is None and incident.alerted_at is None:
         return Refuse("alert_first", "a stored alert", "none", "no alert could be stored, so nothing is done")

@@ -219,6 +219,21 @@ async def test_advice_is_told_but_never_carried_out(plants):
     assert plant.story.steps == ["opened", "planned", "would"]
 
 
+def advised(plan):
+    return lambda *arguments: plan(*arguments).model_copy(update={"advice": "below critical"})
+
+
+async def test_a_cure_that_was_begun_is_brought_to_its_end_also_where_the_rest_is_advice(plants):
+    plant = plants(Tanks(a=15), remedy((drain("x", 3), drain("y", 3)), once=True), max_actions=1)
+    await plant.engine.on_health(plant.event())
+    assert plant.tanks.log == ["x"]
+    object.__setattr__(plant.engine.remedy, "plan", advised(plant.remedy.plan))
+    await settled(plant.clock.waiting)
+    plant.clock.advance(timedelta(hours=1))
+
+    await settled(lambda: plant.tanks.log == ["x", "y"])
+
+
 async def test_unknown_truth_neither_acts_nor_closes(plants):
     plant = plants(Tanks(a=15), remedy((drain("x", 1),)), cooldown=timedelta(0))
     await plant.engine.on_health(plant.event())

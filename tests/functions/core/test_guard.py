@@ -53,6 +53,7 @@ PROTECTED = EffectivePolicy(mode=Mode.AUTO, protected_targets=("tank:?",))
         (Plan(), AUTO, incident(), None, "empty_plan"),
         (PLAN.model_copy(update={"advice": "below critical"}), AUTO, incident(), None, Go(Mode.DRY_RUN)),
         (PLAN.model_copy(update={"advice": "below critical"}), AUTO, incident(), Asked.LIVE, Go(Mode.AUTO)),
+        (PLAN.model_copy(update={"advice": "below critical"}), AUTO, incident(interruptions=1), None, Go(Mode.AUTO)),
         (PLAN.model_copy(update={"grace": timedelta(minutes=5)}), AUTO, incident(), None, "grace"),
         (PLAN.model_copy(update={"grace": timedelta(minutes=5)}), AUTO, incident(), Asked.LIVE, Go(Mode.AUTO)),
     ],
