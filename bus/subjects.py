@@ -97,6 +97,11 @@ def state_prefix(host: str, function: str) -> str:
     return f"{host_token(host)}.{'.'.join(split_name(function))}."
 
 
+def host_key(host: str) -> str:
+    """Key of a host's claim to its name."""
+    return f"host.{host_token(host)}"
+
+
 def valid_key(key: str) -> bool:
     """Whether *key* is made of tokens with single dots between them."""
     return all(_TOKEN.fullmatch(token) for token in key.split("."))

@@ -14,6 +14,7 @@ from bus.jetstream import JetStreamBus
 from bus.spool import Spool
 from functions.core.remedy import AnyRemedy
 from infra.beat import FunctionBeat
+from infra.hosts.claim import claim, machine_id
 from infra.hosts.function_host import FunctionHost, Machine, process_name
 from infra.local import machine_of
 from infra.session import session
@@ -64,6 +65,7 @@ async def station(
             else f"ansai-{process_name([*(each.name for each in remedies), *(each.name for each in collectors)])}"
         )
         bus = await stack.enter_async_context(session(configuration.bus, name, start=everything))
+        await claim(bus, host, machine_id())
         spool = Spool(bus, configuration.bus.spool, name)
         await spool.open()
         stack.push_async_callback(spool.close)
