@@ -17,7 +17,7 @@ from infra.cli.lines import audit_text, read
 from infra.cli.output import AsJson, print_json
 from infra.cli.reports import report
 from infra.cli.tables import console, table
-from infra.session import session
+from infra.hosts.session import session
 from schemas.audit import AuditRecord
 from schemas.envelope import Event
 

@@ -111,7 +111,7 @@ def _mode(document: dict[str, Any]) -> str:
 
 
 def _collector(collector: AnyCollector, configuration: Configuration) -> dict[str, Any]:
-    from infra.settings_text import duration_text
+    from infra.configuration.text import duration_text
 
     section = getattr(configuration, collector.section_name)
     return {

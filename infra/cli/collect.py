@@ -8,7 +8,7 @@ import typer
 from infra.cli.chosen import collectors
 from infra.cli.invocation import invocation
 from infra.cli.running import run
-from infra.station import station
+from infra.hosts.station import station
 
 app = typer.Typer(rich_markup_mode=None)
 

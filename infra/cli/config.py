@@ -7,7 +7,7 @@ import typer
 
 from infra.cli.invocation import invocation
 from infra.cli.output import AsJson, print_json
-from infra.settings_text import to_plain, to_yaml
+from infra.configuration.text import to_plain, to_yaml
 from schemas.settings.root import Configuration
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Check and show the configuration.")

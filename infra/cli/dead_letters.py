@@ -14,7 +14,7 @@ from infra.cli.failures import Failure
 from infra.cli.invocation import invocation
 from infra.cli.output import AsJson, print_json
 from infra.cli.tables import console, table
-from infra.session import session
+from infra.hosts.session import session
 from schemas.envelope import new_id
 from schemas.text import plain
 from schemas.units import show_size

@@ -16,8 +16,8 @@ from infra.cli.invocation import invocation
 from infra.cli.output import AsJson, print_json
 from infra.cli.plan_view import block, summary
 from infra.cli.tables import console, error_console
-from infra.local import probes_of
-from infra.preview import Preview, preview
+from infra.hosts.local import probes_of
+from infra.hosts.preview import Preview, preview
 from schemas.settings.root import Configuration
 
 app = typer.Typer(rich_markup_mode=None)

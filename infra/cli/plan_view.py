@@ -10,7 +10,7 @@ from rich.text import Text
 from functions.core.plan import Plan, Rung
 from infra.cli.amounts import amount, amounts
 from infra.cli.lines import STYLES
-from infra.preview import Preview
+from infra.hosts.preview import Preview
 from schemas.facts.files import Resource, Usage
 from schemas.health import Level
 from schemas.remediation import Finding

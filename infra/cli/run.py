@@ -9,7 +9,7 @@ from collectors import registry as collector_registry
 from infra.cli.chosen import collectors, functions
 from infra.cli.invocation import invocation
 from infra.cli.running import run as run_until_stopped
-from infra.station import station
+from infra.hosts.station import station
 
 app = typer.Typer(rich_markup_mode=None)
 

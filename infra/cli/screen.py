@@ -13,7 +13,7 @@ from rich.text import Text
 
 from infra.cli.lines import STYLES, Line, line_of, read
 from infra.cli.plan_view import bar, findings, fullness, ladder, totals, verdict
-from infra.preview import Preview
+from infra.hosts.preview import Preview
 from schemas.health import Health, Level
 from schemas.heartbeat import ComponentState, Heartbeat
 from schemas.text import show_path

@@ -14,12 +14,12 @@ from bus import subjects
 from bus.port import Bus
 from functions import registry
 from functions.core.remedy import Scope
-from infra.beat import ROLL_CALL
 from infra.cli.failures import Failure
 from infra.cli.invocation import invocation
 from infra.cli.lines import line_of, read
 from infra.cli.tables import console
-from infra.session import session
+from infra.hosts.beat import ROLL_CALL
+from infra.hosts.session import session
 from schemas.audit import ActionEvent, Step
 from schemas.envelope import Event
 from schemas.heartbeat import ComponentKind, Heartbeat

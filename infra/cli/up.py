@@ -20,9 +20,9 @@ from infra.cli.plan_view import block, summary
 from infra.cli.running import run
 from infra.cli.screen import Screen, Standing
 from infra.cli.tables import console
-from infra.local import probes_of
-from infra.preview import Preview, preview
-from infra.station import Station, station
+from infra.hosts.local import probes_of
+from infra.hosts.preview import Preview, preview
+from infra.hosts.station import Station, station
 from schemas.probes import ProbeError
 from schemas.settings.root import Configuration
 from schemas.text import plain

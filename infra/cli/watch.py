@@ -12,7 +12,7 @@ from infra.cli.invocation import invocation
 from infra.cli.lines import line_of
 from infra.cli.running import run, until
 from infra.cli.tables import console
-from infra.session import session
+from infra.hosts.session import session
 from schemas.text import plain
 
 app = typer.Typer(rich_markup_mode=None)

@@ -30,10 +30,10 @@ from infra.cli.plan_view import bar
 from infra.cli.reports import report as report_view
 from infra.configuration import load
 from infra.hosts.function_host import Machine
-from infra.local import LocalProbes, LocalTools
+from infra.hosts.local import LocalProbes, LocalTools
+from infra.hosts.station import station
 from infra.simulate.namespace import run_apart
 from infra.simulate.registry import Scenario
-from infra.station import station
 from schemas.audit import ActionEvent, AuditRecord
 from schemas.remediation import Mode, Report
 from schemas.settings.disk import df_percent

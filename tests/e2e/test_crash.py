@@ -4,14 +4,14 @@ import gzip
 
 import pytest
 
-from bus.port import StreamName
+from bus.port import Bucket, StreamName
 from schemas.alert import Alert
 from schemas.audit import ActionEvent, AuditRecord, Step
 from schemas.envelope import Event
 from schemas.trigger import Asked
 from tests.e2e.conftest import FUNCTION, MIB, Process, Site, Volume, named, settings_for, until
 
-POLICY = {"settle": "150 ms"}
+POLICY = {"settle": "50 ms"}
 """A window between two actions."""
 
 
@@ -29,6 +29,11 @@ async def killed(site: Site, step: Step, number: int) -> None:
                 return
     finally:
         await listening.aclose()
+
+
+async def lease_is_gone(site: Site) -> bool:
+    """That of the dead runs out by itself; who starts earlier comes back to it some seconds later."""
+    return not await (await site.bus.bucket(Bucket.LEASES)).keys()
 
 
 async def begin(site: Site, volume: Volume, **changes) -> None:
@@ -65,9 +70,7 @@ def check_that_nothing_was_done_twice(records: list[AuditRecord], gone: set[str]
     assert gone - set(done) <= set().union(*cut_off)
 
 
-@pytest.mark.parametrize(
-    ("step", "number"), [(Step.ACTING, 1), (Step.ACTED, 1), (Step.ACTED, 3), (Step.ACTING, 5)], ids=str
-)
+@pytest.mark.parametrize(("step", "number"), [(Step.ACTING, 1), (Step.ACTED, 3), (Step.ACTING, 5)], ids=str)
 async def test_a_killed_function_does_nothing_twice_and_ends_its_incident(
     memory: Volume, site: Site, step: Step, number: int
 ):
@@ -78,6 +81,7 @@ async def test_a_killed_function_does_nothing_twice_and_ends_its_incident(
 
     await killed(site, step, number)
     halfway = before.keys() - memory.files().keys()
+    await until(lambda: lease_is_gone(site))
     function = await site.start("run", FUNCTION)
     await site.healed()
     await function.stop()
@@ -112,6 +116,7 @@ async def test_a_log_whose_compression_was_cut_off_is_whole_in_one_place(memory:
     await begin(site, memory)
 
     await killed(site, Step.ACTING, 2)
+    await until(lambda: lease_is_gone(site))
     function = await site.start("run", FUNCTION)
     await site.healed()
     await function.stop()

@@ -11,7 +11,7 @@ from functions.disk.facts import Seen
 from functions.disk.file_actions import RemoveFiles
 from infra.cli.plan_view import bar, block, summary
 from infra.cli.screen import Screen, Standing, sparkline
-from infra.preview import Preview
+from infra.hosts.preview import Preview
 from schemas.disk import DiskPressure
 from schemas.envelope import Event
 from schemas.facts.files import FileItem, Resource, Root, Usage

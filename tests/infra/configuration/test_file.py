@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.settings_file import Unreadable, parse, read, scalar
+from infra.configuration.file import Unreadable, parse, read, scalar
 
 FILE = "ansai.yaml"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from infra.settings_file import Key
+from infra.configuration.file import Key
 from schemas.settings.base import Settings
 
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from infra.configuration import Loaded
-from infra.settings_file import Key
+from infra.configuration.file import Key
+from infra.configuration.loading import Loaded
 from schemas.settings.base import Settings
 from schemas.units import parse_size
 

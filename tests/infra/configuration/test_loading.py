@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from infra.configuration import ConfigurationError, find, load, read
-from infra.settings_text import duration_text, size_text, to_plain, to_yaml
+from infra.configuration.text import duration_text, size_text, to_plain, to_yaml
 from schemas.remediation import Mode
 from schemas.settings.root import Configuration
 

@@ -13,11 +13,11 @@ from bus import subjects
 from bus.jetstream import JetStreamBus
 from bus.spool import Spool
 from functions.core.remedy import AnyRemedy
-from infra.beat import FunctionBeat
+from infra.hosts.beat import FunctionBeat
 from infra.hosts.claim import claim, machine_id
 from infra.hosts.function_host import FunctionHost, Machine, process_name
-from infra.local import machine_of
-from infra.session import session
+from infra.hosts.local import machine_of
+from infra.hosts.session import session
 from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
 

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from infra.settings_fields import every_key, section_at
-from infra.settings_file import Key
+from infra.configuration.fields import every_key, section_at
+from infra.configuration.file import Key
 from schemas.settings.base import Settings
 from schemas.units import show_duration
 

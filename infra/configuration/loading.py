@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from infra import settings_file
-from infra.settings_fields import is_text, section_at, settings_in
-from infra.settings_file import Key, SettingsFile
-from infra.settings_problems import problems_of
+from infra.configuration import file as settings_file
+from infra.configuration.fields import is_text, section_at, settings_in
+from infra.configuration.file import Key, SettingsFile
+from infra.configuration.problems import problems_of
 from schemas.settings.root import Configuration
 
 PREFIX = "ANSAI_"
