@@ -15,6 +15,7 @@ from functions.core.observation import Observer
 from functions.core.ports import Leases, Ledger, LedgerConflict, NotStored, Story, Tools
 from functions.core.remedy import AnyRemedy, Case, match_target
 from functions.core.treatment import SETTLED, Practice, Treatment, Verdict
+from schemas.alert import AlertState, Severity
 from schemas.audit import Step
 from schemas.clock import Clock
 from schemas.envelope import Event, new_id
@@ -55,6 +56,8 @@ class Engine:
         )
         self._again: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[Verdict]] = set()
+        self._untold: set[str] = set()
+        """targets of which it was told that nothing can be stored"""
 
     async def start(self) -> None:
         """Look again at every incident that is open: what a crash or a stop left behind ends now."""
@@ -157,12 +160,27 @@ class Engine:
             if held is None:
                 return Verdict(retry_after=BUSY)
             try:
-                return await Treatment(self._practice, case, cause, held).run()
+                verdict = await Treatment(self._practice, case, cause, held).run()
             finally:
                 await held.release()
-        except (NotStored, LedgerConflict) as error:
-            logger.error("%s: nothing more is done on %s for now: %s", self.remedy.name, case.target, error)
-            return Verdict(retry_after=BUSY)
+            self._untold.discard(case.target)
+            return verdict
+        except LedgerConflict as error:
+            logger.warning("%s: nothing more is done on %s for now: %s", self.remedy.name, case.target, error)
+        except NotStored as error:
+            await self._not_stored(case, cause, error)
+        return Verdict(retry_after=BUSY)
+
+    async def _not_stored(self, case: Case[Any], cause: Cause, error: NotStored) -> None:
+        """No audit, no action; people are told once, as soon as anything can be told again."""
+        text = f"nothing is done on {case.target}, because it could not be written down: {error}"
+        logger.error("%s: %s", self.remedy.name, text)
+        if case.target in self._untold:
+            return
+        self._untold.add(case.target)
+        file = await self._file(case.target, cause)
+        next_step = "It is tried again by itself; see that the bus runs and that its audit stream has room."
+        await file.alert(Severity.CRITICAL, AlertState.REFUSED, text, next_step)
 
     def _look_again(self, target: str, at: datetime) -> None:
         """A timer of this process; after a restart `start` takes its place."""

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from functions.core.remedy import AnyRemedy, Case
 from schemas.clock import Clock
@@ -17,6 +18,9 @@ from schemas.probes import ProbeError, Probes
 from schemas.remediation import Gap
 
 Answer = TypeVar("Answer")
+
+REMEMBERED = 10_000
+"""Targets whose latest observation is kept; more are a flood of forged events, and are observed each time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Observer:
         self.executor = executor
         self._timeout = timeout.total_seconds()
         self._latest: dict[str, Observation] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def latest(self, target: str) -> Observation | None:
         return self._latest.get(target)
@@ -51,7 +55,8 @@ class Observer:
         latest = self._latest.get(case.target)
         if latest is not None and latest.began >= moment:
             return latest
-        async with self._reading.setdefault(case.target, asyncio.Lock()):
+        lock = self._reading.setdefault(case.target, asyncio.Lock())
+        async with lock:
             latest = self._latest.get(case.target)
             if latest is not None and latest.began >= moment:
                 return latest
@@ -74,6 +79,8 @@ class Observer:
         return self._keep(case, Observation(began, seen, self._remedy.gap(case, seen)))
 
     def _keep(self, case: Case[Any], observation: Observation) -> Observation:
+        if len(self._latest) >= REMEMBERED:
+            self._latest.clear()
         self._latest[case.target] = observation
         return observation
 

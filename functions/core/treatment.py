@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 FENCED = "fenced: the lease on the target was lost"
 STOPPED = "the function is being stopped; what is left goes on at its next start"
+MOST_STRANGERS = 100
+"""Refused names that are told; more of them are a flood, and the audit stream must not fill up with it."""
+
 MOST_INTERRUPTIONS = 3
 """Crashes in the middle of an action of one incident: then the action may be their cause, and a person must look."""
 
@@ -60,6 +63,8 @@ class Practice:
     story: Story
     clock: Clock
     stopping: Callable[[], bool]
+    strangers: set[str] = field(default_factory=set)
+    """targets of events that were refused because the configuration knows none of the name"""
 
 
 class Treatment:
@@ -114,6 +119,8 @@ class Treatment:
         return SETTLED
 
     async def _open(self, observation: Observation) -> Verdict:
+        if self._file.incident is None and self._cause.asked is None and not await self._permitted():
+            return SETTLED
         incident = self._file.incident or await self._begin(observation)
         if incident.state is IncidentState.STUCK and self._cause.asked is None:
             return SETTLED
@@ -127,6 +134,24 @@ class Treatment:
         if not isinstance(decision, Go):
             return await self._not_now(decision, plan, observation)
         return await self._carry_out(plan, self._actuator(decision.mode), observation)
+
+    async def _permitted(self) -> bool:
+        """The configuration permits, an event only points: a target that is none here is refused, told once."""
+        target, strangers = self._case.target, self._practice.strangers
+        try:
+            targets = await self._practice.observer.targets(self._case.settings)
+        except ProbeError as error:
+            logger.warning("%s: its targets can't be listed, so nothing is done: %s", self._practice.remedy.name, error)
+            return False
+        if target in targets:
+            return True
+        if target not in strangers and len(strangers) < MOST_STRANGERS:
+            strangers.add(target)
+            known, text = ", ".join(targets[:20]) or "none", "an event points to what is no target here"
+            fields: dict[str, Any] = {"outcome": Outcome.REFUSED}
+            await self._file.audit(Step.REFUSED, rule="target", limit=known, seen=target, text=text, **fields)
+            await self._file.tell(Step.REFUSED, f"{text}: {target}; known are {known}", final=True, **fields)
+        return False
 
     async def _begin(self, observation: Observation) -> Incident:
         """Open an incident and alert, before anything else."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 LAST_DELIVERY = 3
 """A health event that found its target busy this often is acknowledged: the next event says how the target is."""
+
+SUBJECTS = 4096
+"""Subjects whose listener is remembered; a host has dozens, a flood of forged ones must not fill the memory."""
 
 BURST = timedelta(seconds=1)
 """Stale events that come within this are told in one audit line."""
@@ -72,9 +76,7 @@ class Inbox:
     ) -> None:
         self._engines = {engine.remedy.name: engine for engine in engines}
         self._listeners = listeners(engines)
-        self._heard: dict[str, Listener] = {}
-        self._targets: dict[str, str] = {}
-        """subject → the target that was found to belong to it"""
+        self._listener = lru_cache(maxsize=SUBJECTS)(self._find_listener)
         self._policy = policy
         self._earliest = -policy.future_tolerance
         self._story = story
@@ -131,18 +133,16 @@ class Inbox:
 
     # Reading.
 
-    def _listener(self, subject: str) -> Listener:
-        known = self._heard.get(subject)
-        if known is None:
-            try:
-                parsed = subjects.parse(subject)
-            except subjects.BadSubject as error:
-                raise NotUnderstood(str(error)) from error
-            known = self._listeners.get((parsed.domain, parsed.name))
-            if known is None:
-                raise NotUnderstood(f"nobody here listens to {parsed.domain}.{parsed.name}")
-            self._heard[subject] = known
-        return known
+    def _find_listener(self, subject: str) -> Listener:
+        """Raises NotUnderstood."""
+        try:
+            parsed = subjects.parse(subject)
+        except subjects.BadSubject as error:
+            raise NotUnderstood(str(error)) from error
+        listener = self._listeners.get((parsed.domain, parsed.name))
+        if listener is None:
+            raise NotUnderstood(f"nobody here listens to {parsed.domain}.{parsed.name}")
+        return listener
 
     def _health(self, message: Message, listener: Listener) -> Event[Any] | None:
         """The event; None for a stale one. Raises NotUnderstood."""
@@ -152,10 +152,8 @@ class Inbox:
             raise NotUnderstood(explain(error)) from error
         if event.type != listener.type_name:
             raise NotUnderstood(f"its type is {event.type!r}; on this subject only {listener.type_name} is understood")
-        if self._targets.get(message.subject) != event.data.target:
-            if subjects.target_token(event.data.target) != message.subject.rpartition(".")[2]:
-                raise NotUnderstood(f"its subject is not that of its target {event.data.target!r}")
-            self._targets[message.subject] = event.data.target
+        if not message.subject.endswith(subjects.target_token(event.data.target)):
+            raise NotUnderstood(f"its subject is not that of its target {event.data.target!r}")
         age = self._clock.now() - event.time
         if age < self._earliest:
             self._not_from_the_future(event.time, age)

@@ -110,10 +110,13 @@ async def test_no_audit_no_action(plants):
     plant.story.refuse_audit = {"acting"}
 
     verdict = await plant.engine.on_health(plant.event())
+    await plant.engine.on_health(plant.event())
 
     assert verdict.retry_after is not None
     assert plant.tanks.log == []
     assert plant.leases.held == {}
+    assert [alert.state for alert in plant.story.alerts] == ["opened", "refused"]
+    assert "could not be written down: the audit stream is full" in plant.story.alerts[-1].title
 
 
 async def test_an_expected_failure_is_told_and_the_next_rung_goes_on(plants):
@@ -296,6 +299,17 @@ async def test_a_protected_target_is_refused_once_with_the_rule(plants):
         ("protected_targets", "tank:*", "tank:a")
     ]
     assert plant.tanks.log == []
+
+
+async def test_an_event_about_what_the_configuration_does_not_know_is_refused_once(plants):
+    plant = plants(Tanks(a=15, hidden=15), remedy((drain("x", 9),)))
+    object.__setattr__(plant.engine.remedy, "targets", lambda settings, probes: ["tank:a"])
+
+    for _ in range(3):
+        await plant.engine.on_health(plant.event("tank:hidden"))
+
+    assert [(record["rule"], record["seen"]) for record in plant.story.records] == [("target", "tank:hidden")]
+    assert (plant.tanks.log, plant.story.alerts, plant.ledger.incidents) == ([], [], {})
 
 
 async def test_a_trigger_asks_for_live_but_the_policy_decides(plants):
