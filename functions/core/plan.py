@@ -1,6 +1,7 @@
 """A plan is plain data: a ladder of rungs with their actions. It can be shown, hashed, stored and replayed."""
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -45,21 +46,25 @@ class Action(BaseModel):
 
     action: str
 
+    @abstractmethod
     def title(self) -> str:
         """One line for a person, with the figures."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def estimates(self) -> tuple[Estimate, ...]:
         """What it is expected to free or change, per unit."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def items(self) -> Sequence[str]:
         """The names of what it changes."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def apply(self, tools: Tools) -> ActionResult:
         """Do it. Blocks. Raises ToolError on expected trouble that leaves nothing done."""
-        raise NotImplementedError
+        ...
 
     def inverse(self, result: ActionResult | None) -> "Action | None":
         """What takes it back, given what it did (None after a crash: not known); None when nothing can."""

@@ -1,7 +1,6 @@
 """One run over one target, under its lease: remember, plan, ask the guard, climb, conclude."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from functions.core.ladder import Ladder
 from functions.core.observation import Observation, Observer
 from functions.core.plan import Action, Plan, Planned
 from functions.core.ports import Held, Ledger, Story, Tools
+from functions.core.recovery import recover
 from functions.core.remedy import AnyRemedy, Case
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
 from schemas.clock import Clock
 from schemas.health import Level
-from schemas.incident import Begun, Incident, IncidentState
+from schemas.incident import Incident, IncidentState
 from schemas.probes import ProbeError
 from schemas.remediation import ActionResult, Gap, Mode, Outcome
 from schemas.settings.policy import EffectivePolicy
@@ -34,9 +34,6 @@ FENCED = "fenced: the lease on the target was lost"
 STOPPED = "the function is being stopped; what is left goes on at its next start"
 MOST_STRANGERS = 100
 """Refused names that are told; more of them are a flood, and the audit stream must not fill up with it."""
-
-MOST_INTERRUPTIONS = 3
-"""Crashes in the middle of an action of one incident: then the action may be their cause, and a person must look."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Treatment:
         # Under the lease: what was seen before somebody else worked on the target doesn't count.
         observation = await practice.observer.since(max(self._case.now, file.quiet_since), self._case)
         if file.incident is not None and file.incident.state is IncidentState.ACTING:
-            await self._recover(file.incident, observation)
+            await recover(file, practice.remedy, file.incident, observation, self._apply_inverse)
             observation = await practice.observer.anew(self._case)
         if not observation.gap.known:
             return await self._unknown(observation.gap)
@@ -316,49 +313,3 @@ class Treatment:
             await self._file.remember(
                 state=IncidentState.OPEN, begun=None, ineffective=incident.ineffective | ineffective, gap=gap
             )
-
-    # After a crash or a stop.
-
-    async def _recover(self, incident: Incident, observation: Observation) -> None:
-        """Go on after an interruption: never a blind second run.
-
-        What had begun is taken back where it can be, or re-checked item by item, or handed to a person.
-        """
-        begun, self._file.mode = incident.begun, Mode.AUTO
-        interruptions = incident.interruptions + (begun is not None)
-        text = await self._what_became(begun, observation) if begun is not None else "stopped between two actions"
-        if text and interruptions >= MOST_INTERRUPTIONS and not observation.gap.closed:
-            await self._file.stuck(f"interrupted {interruptions} times in the middle of an action; last: {text}")
-        elif text:
-            await self._file.audit(
-                Step.RECOVERED, text=text, outcome=Outcome.INCONCLUSIVE, plan_hash=incident.last_plan
-            )
-            # An attempt that was cut off is none: it neither counts nor starts a cooldown.
-            await self._file.remember(
-                begun=None, state=IncidentState.OPEN, attempts=max(0, incident.attempts - 1), attempted_at=None,
-                interruptions=interruptions,
-            )  # fmt: skip
-
-    async def _what_became(self, begun: Begun, observation: Observation) -> str:
-        """A sentence about the interrupted action; empty when the incident is stuck because of it."""
-        action = self._parse(begun)
-        if action is None:
-            await self._file.stuck(
-                f"an action of a kind this version doesn't know had begun: {begun.action.get('action')}"
-            )
-            return ""
-        if observation.gap.closed:
-            return f"interrupted in: {action.title()}; the target is healthy"
-        if action.repeatable:
-            return f"interrupted in: {action.title()}; every item is checked again under a new plan"
-        inverse = action.inverse(None)
-        if inverse is None:
-            await self._file.stuck(f"interrupted in: {action.title()}; how far it got is not known")
-            return ""
-        return f"interrupted in: {action.title()}; taken back" if await self._apply_inverse(inverse, begun.rung) else ""
-
-    def _parse(self, begun: Begun) -> Action | None:
-        for kind in self._practice.remedy.actions:
-            if kind.model_fields["action"].default == begun.action.get("action"):
-                return kind.model_validate_json(json.dumps(begun.action))
-        return None

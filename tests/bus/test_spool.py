@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
@@ -207,7 +206,7 @@ async def test_a_spool_that_cannot_be_opened_works_from_memory_within_its_bound(
     await spool.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small filesystem")
+@pytest.mark.needs("root")
 async def test_a_full_disk_is_met_with_memory(tmp_path: Path, away: Away):
     small = tmp_path / "small"
     small.mkdir()

@@ -1,0 +1,67 @@
+"""Going on after a crash or a stop: never a blind second run."""
+
+import json
+from collections.abc import Awaitable, Callable
+
+from functions.core.case_file import CaseFile
+from functions.core.observation import Observation
+from functions.core.plan import Action
+from functions.core.remedy import AnyRemedy
+from schemas.audit import Step
+from schemas.incident import Begun, Incident, IncidentState
+from schemas.remediation import Mode, Outcome
+
+MOST_INTERRUPTIONS = 3
+"""Crashes in the middle of an action of one incident: then the action may be their cause, and a person must look."""
+
+TakeBack = Callable[[Action, str], Awaitable[bool]]
+"""Apply an inverse that belongs to a rung; whether it worked."""
+
+
+async def recover(
+    file: CaseFile, remedy: AnyRemedy, incident: Incident, observation: Observation, take_back: TakeBack
+) -> None:
+    """Settle what another process left: the incident is open again afterwards, or stuck.
+
+    What had begun is taken back where it can be, or re-checked item by item, or handed to a person.
+    """
+    begun, file.mode = incident.begun, Mode.AUTO
+    interruptions = incident.interruptions + (begun is not None)
+    text = "stopped between two actions"
+    if begun is not None:
+        text = await _what_became(file, remedy, begun, observation, take_back)
+    if text and interruptions >= MOST_INTERRUPTIONS and not observation.gap.closed:
+        await file.stuck(f"interrupted {interruptions} times in the middle of an action; last: {text}")
+    elif text:
+        await file.audit(Step.RECOVERED, text=text, outcome=Outcome.INCONCLUSIVE, plan_hash=incident.last_plan)
+        # An attempt that was cut off is none: it neither counts nor starts a cooldown.
+        await file.remember(
+            begun=None, state=IncidentState.OPEN, attempts=max(0, incident.attempts - 1), attempted_at=None,
+            interruptions=interruptions,
+        )  # fmt: skip
+
+
+async def _what_became(
+    file: CaseFile, remedy: AnyRemedy, begun: Begun, observation: Observation, take_back: TakeBack
+) -> str:
+    """A sentence about the interrupted action; empty when the incident is stuck because of it."""
+    action = _parse(remedy, begun)
+    if action is None:
+        await file.stuck(f"an action of a kind this version doesn't know had begun: {begun.action.get('action')}")
+        return ""
+    if observation.gap.closed:
+        return f"interrupted in: {action.title()}; the target is healthy"
+    if action.repeatable:
+        return f"interrupted in: {action.title()}; every item is checked again under a new plan"
+    inverse = action.inverse(None)
+    if inverse is None:
+        await file.stuck(f"interrupted in: {action.title()}; how far it got is not known")
+        return ""
+    return f"interrupted in: {action.title()}; taken back" if await take_back(inverse, begun.rung) else ""
+
+
+def _parse(remedy: AnyRemedy, begun: Begun) -> Action | None:
+    for kind in remedy.actions:
+        if kind.model_fields["action"].default == begun.action.get("action"):
+            return kind.model_validate_json(json.dumps(begun.action))
+    return None
