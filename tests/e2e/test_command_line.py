@@ -228,6 +228,7 @@ async def test_a_demonstration_that_is_stopped_half_way_leaves_nothing_either(us
 
 def assert_nothing_is_left(home: Path, before: set[str]) -> None:
     assert processes_that_name(str(home)) == []
-    assert mounts() == before
+    # Others may mount meanwhile; what the demonstration mounts is named after it, or lies over /mnt.
+    assert [each for each in mounts() - before if each == "/mnt" or str(home) in each or "ansai-simulate" in each] == []
     left = [path for path in home.iterdir() if path.name.startswith("ansai-")]
     assert left == []
