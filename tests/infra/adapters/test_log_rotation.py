@@ -3,7 +3,6 @@
 import fcntl
 import gzip
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from functions.disk.logs import any_of, owned
 from infra.adapters.log_rotation import LogRotationReader, LogRotator
 from schemas.probes import ProbeError
 from schemas.remediation import Outcome
+from tests.infra.adapters.programs import PYTHON
 from tests.infra.adapters.tree import snapshot
 
 pytestmark = pytest.mark.needs("logrotate")
@@ -427,7 +427,7 @@ def test_one_that_starts_after_the_look_defers_too(logrotate, tmp_path):
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "logrotate"
     program.write_text(
-        f"#!{sys.executable}\nimport fcntl, glob, os, subprocess, sys\n"
+        f"{PYTHON}import fcntl, glob, os, subprocess, sys\n"
         "inherited = [int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2]\n"
         f"state = open({str(logrotate.state)!r}, 'r+')\n"
         "'-v' in sys.argv and fcntl.flock(state, fcntl.LOCK_EX)\n"

@@ -14,6 +14,7 @@ from infra.adapters.packages import PackageCleaner, Packages
 from schemas.probes import ProbeError
 from schemas.remediation import Outcome
 from tests.infra.adapters.apt_root import AptRoot
+from tests.infra.adapters.programs import PYTHON
 from tests.infra.adapters.tree import allocated, snapshot
 
 HOLD = """
@@ -207,7 +208,9 @@ import os, sys
 from infra.adapters.commands import Commands
 from infra.adapters.package_locks import holder
 from infra.adapters.packages import Packages
+from schemas.facts.packages import PackageCache
 from schemas.probes import ProbeError
+PackageCache.model_rebuild(force=True)  # what is built at first use imports more, which nobody may not read
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -348,7 +351,7 @@ def instead_of_apt_get(apt_root, program):
 def test_a_lock_taken_after_the_look_makes_apt_itself_refuse(apt_root):
     clean = instead_of_apt_get(
         apt_root,
-        f"#!{sys.executable}\nimport fcntl, subprocess, sys\n"
+        f"{PYTHON}import fcntl, subprocess, sys\n"
         f"file = open({str(apt_root.archives / 'lock')!r}, 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
         "sys.exit(subprocess.run(['/usr/bin/apt-get', *sys.argv[1:]]).returncode)\n",
     )
