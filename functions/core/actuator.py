@@ -32,8 +32,8 @@ class Actuator(Protocol):
         """Expected trouble is a result with the outcome failed; anything else is raised."""
         ...
 
-    async def measure(self, before: Observation, done: Planned) -> Observation:
-        """How the target is after one action."""
+    async def measure(self, before: Observation, done: Planned, *, anew: bool) -> Observation:
+        """How the target is after one action. *anew*: something was taken back since."""
         ...
 
     def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
@@ -48,13 +48,15 @@ class Live:
 
     def __init__(
         self, tools: Tools, executor: Executor, journal: Journal, look: Callable[[], Observation],
-        settle: Callable[[], Awaitable[Observation]] | None,
+        observe: Callable[[], Awaitable[Observation]], *, settles: bool,
     ) -> None:  # fmt: skip
+        """*look* observes at once, in the calling thread; *observe* when the target has settled."""
         self._tools = tools
         self._executor = executor
         self._journal = journal
         self._look = look
-        self._settle = settle
+        self._observe = observe
+        self._settles = settles
         self._seen: Observation | None = None
 
     def beginning(self, incident: Incident, now: datetime) -> dict[str, Any]:
@@ -77,12 +79,11 @@ class Live:
             result = action.apply(self._tools)
         except ToolError as error:
             result = ActionResult(outcome=Outcome.FAILED, detail=str(error))
-        return result, self._look() if self._settle is None else None
+        return result, None if self._settles else self._look()
 
-    async def measure(self, before: Observation, done: Planned) -> Observation:
-        if self._settle is not None:
-            return await self._settle()
-        assert self._seen is not None  # an action was carried out just before
+    async def measure(self, before: Observation, done: Planned, *, anew: bool) -> Observation:
+        if anew or self._seen is None:
+            return await self._observe()
         return self._seen
 
     def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
@@ -105,7 +106,7 @@ class Foretold:
             freed[estimate.unit] = freed.get(estimate.unit, 0) + estimate.amount
         return ActionResult(outcome=Outcome.WOULD, done=len(planned.action.items()), freed=freed)
 
-    async def measure(self, before: Observation, done: Planned) -> Observation:
+    async def measure(self, before: Observation, done: Planned, *, anew: bool) -> Observation:
         gap = before.gap
         left = None if gap.amount is None else gap.amount - done.action.exact(gap.unit)
         return Observation(before.began, before.seen, Gap(amount=left, unit=gap.unit, reason="foretold"))

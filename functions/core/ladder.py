@@ -26,6 +26,11 @@ class Row:
     began: float = field(default_factory=time.monotonic)
     done: list[tuple[Planned, ActionResult]] = field(default_factory=list)
 
+    @property
+    def tried(self) -> bool:
+        """Something was really done; what was only put off or skipped tells nothing about the rung."""
+        return any(result.outcome in {Outcome.DONE, Outcome.PARTIAL} for _, result in self.done)
+
     def freed(self) -> float:
         return sum(result.freed.get(self.unit, 0) for _, result in self.done)
 
@@ -99,12 +104,14 @@ class Ladder:
             self.broken = error
             self.halted = f"unexpected error in {planned.action.action}: {type(error).__name__}: {error}"
             self.taken_back = await self._take_back(planned, None) or planned.action.repeatable
+            self.observation = await self._actuator.measure(self.observation, planned, anew=True)
             return
         self.done.append((planned, result))
         row.done.append((planned, result))
-        if result.outcome is Outcome.FAILED:
+        failed = result.outcome is Outcome.FAILED
+        if failed:
             await self._take_back(planned, result)
-        self.observation = await self._actuator.measure(self.observation, planned)
+        self.observation = await self._actuator.measure(self.observation, planned, anew=failed)
         if not self.observation.gap.known and not self.halted:
             self.halted = f"the truth is unknown after {planned.action.action}: {self.observation.gap.reason}"
 
@@ -124,19 +131,23 @@ class Ladder:
         return undone
 
     async def _end_of(self, row: Row, ineffective_below: float) -> None:
-        gap = self.observation.gap
-        outcome = self._outcome(row)
-        if row.done and gap.open and not self.halted and row.freed() < ineffective_below * max(row.gap_before, 0):
+        gap, outcome = self.observation.gap, self._outcome(row)
+        if row.tried and gap.open and not self.halted and row.freed() < ineffective_below * max(row.gap_before, 0):
             outcome = Outcome.INEFFECTIVE if outcome is Outcome.DONE else outcome
             self.ineffective.append(row.rung)
             if gap.amount is not None and gap.amount >= row.gap_before:
                 await self._take_back_settings(row)
-        self.rows.append(row.report(outcome, gap.amount))
+        self.rows.append(row.report(outcome, self.observation.gap.amount))
 
     async def _take_back_settings(self, row: Row) -> None:
-        for planned, result in reversed(row.done):
-            if planned.action.undo_when is UndoWhen.GAP_NOT_SMALLER:
-                self.rolled_back |= await self._undo(planned, result)
+        taken_back = [
+            await self._undo(planned, result)
+            for planned, result in reversed(row.done)
+            if planned.action.undo_when is UndoWhen.GAP_NOT_SMALLER
+        ]
+        if any(taken_back):
+            self.rolled_back = True
+            self.observation = await self._actuator.measure(self.observation, row.done[-1][0], anew=True)
 
     def _outcome(self, row: Row) -> Outcome:
         outcomes = {result.outcome for _, result in row.done}

@@ -225,11 +225,14 @@ class Treatment:
 
     def _live(self) -> Live:
         observer = self._practice.observer
-        settle = self._settle_and_observe if self._policy.settle else None
-        return Live(self._practice.tools, observer.executor, self._file, lambda: observer.look(self._case), settle)
+        return Live(
+            self._practice.tools, observer.executor, self._file, lambda: observer.look(self._case),
+            self._settle_and_observe, settles=bool(self._policy.settle),
+        )  # fmt: skip
 
     async def _settle_and_observe(self) -> Observation:
-        await self._practice.clock.sleep(self._policy.settle)
+        if self._policy.settle:
+            await self._practice.clock.sleep(self._policy.settle)
         return await self._practice.observer.anew(self._case)
 
     async def _carry_out(self, plan: Plan, actuator: Actuator, before: Observation) -> Verdict:
@@ -248,6 +251,9 @@ class Treatment:
     def _stop_reason(self) -> str:
         if self._held.lost:
             return FENCED
+        incident = self._file.incident
+        if self._file.mode is Mode.AUTO and incident is not None and incident.state is IncidentState.STUCK:
+            return "what could not be taken back is left to a person"
         return STOPPED if self._practice.stopping() else ""
 
     async def _undo(self, planned: Planned, result: ActionResult | None) -> bool:

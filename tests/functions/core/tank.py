@@ -46,6 +46,7 @@ class Tanks:
     def __init__(self, **water: int) -> None:
         self.water = water
         self.fail: set[str] = set()
+        self.busy: set[str] = set()
         self.crash: set[str] = set()
         self.leak: set[str] = set()
         """drains named here free nothing"""
@@ -55,6 +56,8 @@ class Tanks:
         self.log: list[str] = []
 
     def drain(self, tank: str, amount: int, name: str) -> ActionResult:
+        if name in self.busy:
+            return ActionResult(outcome=Outcome.DEFERRED, detail="somebody holds the valve")
         if name in self.fail:
             raise ToolError(f"valve {name} is jammed; open it by hand")
         if name in self.crash:
@@ -103,6 +106,13 @@ class Pour(Drain):
         return self.model_copy(update={"litres": -self.litres, "name": f"undo-{self.name}"})
 
 
+class Setting(Pour):
+    """Taken back when it did not help."""
+
+    undo_when: ClassVar[UndoWhen] = UndoWhen.GAP_NOT_SMALLER
+    action: Literal["setting"] = "setting"
+
+
 class Blast(Drain):
     """Neither repeatable nor to be taken back."""
 
@@ -133,7 +143,7 @@ def remedy(
 
     return Remedy(
         name="water.drain", title="Drain full tanks", section_name="water_monitoring", section=TankSettings,
-        listens=(TankHealth,), actions=(Drain, Pour, Blast),
+        listens=(TankHealth,), actions=(Drain, Pour, Setting, Blast),
         targets=lambda settings, probes: [f"tank:{name}" for name in probes.water],
         observe=observe,
         gap=lambda case, seen: Gap(amount=seen.water - case.settings.limit, unit="litres"),

@@ -10,7 +10,7 @@ from schemas.health import Level
 from schemas.incident import IncidentState
 from schemas.remediation import Mode, Outcome
 from schemas.trigger import Asked, Trigger
-from tests.functions.core.tank import Blast, Drain, Plant, Pour, Tanks, remedy
+from tests.functions.core.tank import Blast, Drain, Plant, Pour, Setting, Tanks, remedy
 
 
 def drain(name: str, litres: int, kind: type[Drain] = Drain, exact: bool = True) -> Drain:
@@ -141,6 +141,47 @@ async def test_a_failed_action_brings_the_earlier_reversible_ones_back(plants):
     assert plant.tanks.log == ["x", "y", "undo-y", "undo-x"]
     assert plant.tanks.water == {"a": 20}
     assert plant.story.events[-1].report.outcome is Outcome.ROLLED_BACK
+
+
+async def test_the_gap_is_measured_again_after_something_was_taken_back(plants):
+    plant = plants(Tanks(a=20), remedy((drain("x", 5, Pour), drain("z", 9))))
+    plant.tanks.fail = {"z"}
+
+    await plant.engine.on_health(plant.event())
+
+    assert plant.story.events[-1].report.gap_after.amount == 10
+
+
+async def test_a_way_back_that_fails_leaves_the_target_to_a_person_and_nothing_more_is_done(plants):
+    plant = plants(Tanks(a=20), remedy((drain("x", 2, Pour), drain("z", 9)), (drain("w", 9),)))
+    plant.tanks.fail = {"z", "undo-x"}
+
+    await plant.engine.on_health(plant.event())
+
+    assert plant.tanks.log == ["x"]
+    assert plant.incident().state is IncidentState.STUCK
+    assert "could not take back" in plant.story.alerts[1].title
+
+
+async def test_a_setting_that_did_not_help_is_taken_back_and_the_next_rung_tried(plants):
+    plant = plants(Tanks(a=20), remedy((drain("x", 2, Setting),), (drain("w", 12),)))
+    plant.tanks.leak = {"x", "undo-x"}
+
+    await plant.engine.on_health(plant.event())
+
+    assert plant.tanks.log == ["x", "undo-x", "w"]
+    assert plant.incident().state is IncidentState.CLOSED
+
+
+async def test_a_rung_that_was_only_put_off_is_tried_again(plants):
+    plant = plants(Tanks(a=20), remedy((drain("x", 9),), (drain("y", 3),)), cooldown=timedelta(minutes=1))
+    plant.tanks.busy = {"x"}
+    await plant.engine.on_health(plant.event())
+    plant.tanks.busy = set()
+    await settled(plant.clock.waiting)
+    plant.clock.advance(timedelta(minutes=2))
+
+    await settled(lambda: plant.tanks.log[:2] == ["y", "x"])
 
 
 async def test_an_unexpected_error_is_audited_and_taken_back(plants, caplog):
