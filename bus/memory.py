@@ -213,15 +213,15 @@ class _Consumer:
 class _Member:
     """One process's share of a consumer."""
 
-    def __init__(self, consumer: _Consumer, window: int, handler: Handler) -> None:
+    def __init__(self, consumer: _Consumer, subscription: Subscription, handler: Handler) -> None:
         self._consumer = consumer
-        self._window = window
+        self._subscription = subscription
         self._handler = handler
         self._running: set[asyncio.Task[None]] = set()
 
     @property
     def room(self) -> int:
-        return self._window - len(self._running)
+        return self._subscription.window - len(self._running)
 
     def begin(self, message: MemoryMessage) -> None:
         task = asyncio.get_running_loop().create_task(self._handle(message))
@@ -239,6 +239,9 @@ class _Member:
             await asyncio.wait(set(self._running))
 
     async def _handle(self, message: MemoryMessage) -> None:
+        if self._subscription.settled(message):
+            await message.ack()
+            return
         try:
             await self._handler(message)
         except Exception:
@@ -406,7 +409,7 @@ class MemoryBus:
         if consumer is None:
             consumer = stream.consumers[subscription.durable] = _Consumer(subscription, stream)
         consumer.subscription = subscription  # filters may have changed, as with a durable on a server
-        member = _Member(consumer, subscription.window, handler)
+        member = _Member(consumer, subscription, handler)
         consumer.members.append(member)
         self._members.append(member)
         consumer.distribute()

@@ -6,11 +6,14 @@ BusError
 └── Conflict         a key has another revision than the one expected
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class BusError(Exception):
@@ -95,6 +98,16 @@ class Subscription:
     """A cheap look before a message takes a place in the window: True acknowledges it, and nothing more is done."""
     replay: bool = True
     """Deliver what is stored already (True), or only what comes from now on."""
+
+    def settled(self, message: Message) -> bool:
+        """Take the cheap look; one that fails settles nothing, and the handler gets the message."""
+        if self.settles is None:
+            return False
+        try:
+            return self.settles(message)
+        except Exception:
+            logger.exception("%s: the first look at %s failed", self.durable, message.subject)
+            return False
 
 
 class Consumption(Protocol):

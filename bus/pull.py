@@ -184,22 +184,13 @@ class PullConsumer:
         message = JetStreamMessage(raw, self._connection)
         if self._stopping:
             await message.nak()
-        elif self._settles(message):
+        elif self._subscription.settled(message):
             await message.ack()
             await self._top_up()
         elif self._handling < self._subscription.window:
             self._begin(message)
         else:
             self._backlog.append(message)
-
-    def _settles(self, message: JetStreamMessage) -> bool:
-        if self._subscription.settles is None:
-            return False
-        try:
-            return self._subscription.settles(message)
-        except Exception:
-            logger.exception("%s: the first look at %s failed", self._subscription.durable, message.subject)
-            return False
 
     def _begin(self, message: JetStreamMessage) -> None:
         self._handling += 1

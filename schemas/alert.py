@@ -16,11 +16,9 @@ class Severity(StrEnum):
 
 class AlertState(StrEnum):
     OPENED = "opened"
-    WORSENING = "worsening"
     REFUSED = "refused"
     UNHEALED = "unhealed"
     RESOLVED = "resolved"
-    NOTICE = "notice"
 
 
 class Alert(Value):

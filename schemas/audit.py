@@ -30,7 +30,6 @@ class Step(StrEnum):
     UNDONE = "undone"
     VERIFIED = "verified"
     """the gap was measured again"""
-    INEFFECTIVE = "ineffective"
     RECOVERED = "recovered"
     """after a crash: what had begun, and what became of it"""
     HEALED = "healed"

@@ -14,7 +14,6 @@ class IncidentState(StrEnum):
     OPEN = "open"
     """alerted, nothing begun"""
     ACTING = "acting"
-    VERIFYING = "verifying"
     STUCK = "stuck"
     """gave up; leaves only when the gap closes by itself or a person lifts it"""
     CLOSED = "closed"
@@ -50,7 +49,6 @@ class Incident(Value):
     foretold_at: AwareDatetime | None = Field(None, description="When a dry run was told last.")
     interruptions: int = Field(0, description="Crashes in the middle of an action.")
     begun: Begun | None = None
-    verifying_until: AwareDatetime | None = None
     last_outcome: Outcome | None = None
     last_plan: str = ""
     refusal: Text = ""

@@ -37,7 +37,10 @@ class Cause:
 class CaseFile:
     """The incident and its story. Every change of the incident goes through `remember`."""
 
-    def __init__(self, ledger: Ledger, story: Story, clock: Clock, host: str, function: str, target: str) -> None:
+    def __init__(
+        self, ledger: Ledger, story: Story, clock: Clock, host: str, function: str, target: str,
+        cause: Cause, mode: Mode,
+    ) -> None:  # fmt: skip
         self._ledger = ledger
         self._story = story
         self._clock = clock
@@ -45,12 +48,11 @@ class CaseFile:
         self._revision: int | None = 0
         self._before: Incident | None = None
         self.incident: Incident | None = None
-        self.cause = Cause("")
-        self.mode = Mode.DRY_RUN
+        self.cause = cause
+        self.mode = mode
 
-    async def open(self, cause: Cause, mode: Mode) -> None:
+    async def open(self) -> None:
         """Read what is remembered. Raises NotStored."""
-        self.cause, self.mode = cause, mode
         remembered = await self._ledger.load(self._identity["target"])
         self._revision, self._before = remembered.revision, remembered.incident
         if self._before is not None and self._before.open:
@@ -105,6 +107,13 @@ class CaseFile:
             "Nothing more is done by itself. Look at the target; then lift it with:"
             f" ansai trigger {function} --target {target} --live",
         )  # fmt: skip
+
+    async def no_such_target(self, text: str, seen: str, targets: Sequence[str]) -> None:
+        """Refuse a name that the configuration does not know, and name those that it does. Raises NotStored."""
+        known = ", ".join(targets[:20]) or "none"
+        refused = Outcome.REFUSED
+        await self.audit(Step.REFUSED, rule="target", limit=known, seen=seen, outcome=refused, text=text)
+        await self.tell(Step.REFUSED, f"{text}; known are {known}", outcome=refused, final=True)
 
     # The actuator's journal: a change is written down twice before it is made, in the audit and in the incident.
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
-from functions.core.case_file import CaseFile, Cause
+from functions.core.case_file import Cause
 from functions.core.observation import Observer
 from functions.core.ports import Leases, Ledger, LedgerConflict, NotStored, Story, Tools
 from functions.core.remedy import AnyRemedy, Case, match_target
@@ -102,7 +102,7 @@ class Engine:
         """Evaluate what the order names. Naming nothing evaluates all targets and selects none for action."""
         asked = trigger.mode if trigger.target is not None else Asked.DRY_RUN
         cause = Cause(correlation, asked, who)
-        file = await self._file(trigger.target or "", cause)
+        file = self._practice.case_file(trigger.target or "", cause)
         try:
             targets = await self._practice.observer.targets(self._settings)
         except ProbeError as error:
@@ -111,7 +111,7 @@ class Engine:
         selected = targets if trigger.target is None else match_target(trigger.target, targets)
         try:
             if not selected:
-                await self._no_such_target(file, targets)
+                await file.no_such_target("refused by target: no such target here", "no such target", targets)
                 return SETTLED
             text = f"{asked} asked for {', '.join(selected)}"
             await file.audit(Step.RECEIVED, text=trigger.reason or text, data={"targets": list(selected)})
@@ -121,22 +121,6 @@ class Engine:
         await file.tell(Step.RECEIVED, text, data={"targets": list(selected)})
         verdicts = [await self._treat(self._case(target, None), cause) for target in selected]
         return next((verdict for verdict in verdicts if verdict.retry_after), SETTLED)
-
-    async def _no_such_target(self, file: CaseFile, targets: list[str]) -> None:
-        known = ", ".join(targets[:20]) or "none"
-        await file.audit(Step.REFUSED, rule="target", limit=known, seen="no such target", outcome=Outcome.REFUSED)
-        await file.tell(
-            Step.REFUSED,
-            f"refused by target: no such target here; known are {known}",
-            outcome=Outcome.REFUSED,
-            final=True,
-        )
-
-    async def _file(self, target: str, cause: Cause) -> CaseFile:
-        practice = self._practice
-        file = CaseFile(practice.ledger, practice.story, practice.clock, self.host, self.remedy.name, target)
-        file.cause, file.mode = cause, self.policy.mode
-        return file
 
     def _case(self, target: str, event: Health | None) -> Case[Any]:
         return Case(self.host, target, self._settings, self._practice.clock.now(), event)
@@ -178,7 +162,7 @@ class Engine:
         if case.target in self._untold:
             return
         self._untold.add(case.target)
-        file = await self._file(case.target, cause)
+        file = self._practice.case_file(case.target, cause)
         next_step = "It is tried again by itself; see that the bus runs and that its audit stream has room."
         await file.alert(Severity.CRITICAL, AlertState.REFUSED, text, next_step)
 

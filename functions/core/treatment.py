@@ -63,6 +63,12 @@ class Practice:
     strangers: set[str] = field(default_factory=set)
     """targets of events that were refused because the configuration knows none of the name"""
 
+    def case_file(self, target: str, cause: Cause) -> CaseFile:
+        """Empty: what is remembered about the target is read by `CaseFile.open`."""
+        return CaseFile(
+            self.ledger, self.story, self.clock, self.host, self.remedy.name, target, cause, self.policy.mode
+        )
+
 
 class Treatment:
     """Holds the case file while the lease is held."""
@@ -73,14 +79,12 @@ class Treatment:
         self._case = case
         self._cause = cause
         self._held = held
-        self._file = CaseFile(
-            practice.ledger, practice.story, practice.clock, practice.host, practice.remedy.name, case.target
-        )
+        self._file = practice.case_file(case.target, cause)
 
     async def run(self) -> Verdict:
         """The whole path. Raises NotStored, LedgerConflict: then nothing more was done."""
         practice, file = self._practice, self._file
-        await file.open(self._cause, self._policy.mode)
+        await file.open()
         # Under the lease: what was seen before somebody else worked on the target doesn't count.
         observation = await practice.observer.since(max(self._case.now, file.quiet_since), self._case)
         if file.incident is not None and file.incident.state is IncidentState.ACTING:
@@ -144,10 +148,7 @@ class Treatment:
             return True
         if target not in strangers and len(strangers) < MOST_STRANGERS:
             strangers.add(target)
-            known, text = ", ".join(targets[:20]) or "none", "an event points to what is no target here"
-            fields: dict[str, Any] = {"outcome": Outcome.REFUSED}
-            await self._file.audit(Step.REFUSED, rule="target", limit=known, seen=target, text=text, **fields)
-            await self._file.tell(Step.REFUSED, f"{text}: {target}; known are {known}", final=True, **fields)
+            await self._file.no_such_target(f"an event points to what is no target here: {target}", target, targets)
         return False
 
     async def _begin(self, observation: Observation) -> Incident:

@@ -30,8 +30,7 @@ class FunctionPolicy(Settings):
     max_actions: int | None = Field(None, ge=1, description="Actions in one incident's attempt.")
     cooldown: Duration | None = Field(None, description="After an attempt, before the next on the same target.")
     max_attempts: int | None = Field(None, ge=1, description="Attempts in one incident before a person must look.")
-    action_timeout: Duration | None = Field(None, description="One action may take this long.")
-    settle: Duration | None = Field(None, description="Between a rung's last action and its verification.")
+    settle: Duration | None = Field(None, description="Between an action and its measurement.")
 
 
 class EffectivePolicy(Settings):
@@ -43,10 +42,7 @@ class EffectivePolicy(Settings):
     max_actions: int = 500
     cooldown: timedelta = timedelta(minutes=15)
     max_attempts: int = 3
-    action_timeout: timedelta = timedelta(minutes=10)
     settle: timedelta = timedelta(0)
-    event_expiry: timedelta = timedelta(minutes=10)
-    future_tolerance: timedelta = timedelta(minutes=5)
     ineffective_share: float = 0.01
     ineffective_for: timedelta = timedelta(hours=6)
 
@@ -76,6 +72,5 @@ class Policy(Settings):
         }
         mode = min(self.mode, values.pop("mode", self.mode), key=lambda mode: mode.rank)
         return EffectivePolicy(
-            mode=mode, event_expiry=self.event_expiry, future_tolerance=self.future_tolerance,
-            ineffective_share=self.ineffective_share, ineffective_for=self.ineffective_for, **values,
-        )  # fmt: skip
+            mode=mode, ineffective_share=self.ineffective_share, ineffective_for=self.ineffective_for, **values
+        )

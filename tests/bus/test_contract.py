@@ -187,6 +187,37 @@ async def test_work_in_progress_is_not_delivered_again(bus: Bus):
     assert deliveries == [1, 1]
 
 
+async def test_what_a_look_settles_is_acknowledged_and_the_handler_never_sees_it(bus: Bus):
+    collector = Collector("look")
+    looked: list[bytes] = []
+
+    def settles(message: Message) -> bool:
+        looked.append(message.body)
+        return message.body == b"healthy"
+
+    wait = timedelta(milliseconds=200)
+    wanted = Subscription(StreamName.HEALTH, "look", WANTED.subjects, ack_wait=wait, settles=settles)
+    await bus.consume(wanted, collector)
+    for body in (b"healthy", b"ill", b"healthy"):
+        await bus.publish(SUBJECT, body)
+    await eventually(lambda: len(looked) == 3 and collector.got)
+    await asyncio.sleep(0.5)  # longer than the wait: that nothing comes again can only be seen by waiting
+    assert [body for _, body, _ in collector.got] == [b"ill"]
+    assert sorted(looked) == [b"healthy", b"healthy", b"ill"]
+
+
+async def test_a_look_that_fails_settles_nothing(bus: Bus, caplog):
+    collector = Collector("blind")
+
+    def settles(message: Message) -> bool:
+        raise RuntimeError("blind")
+
+    await bus.consume(Subscription(StreamName.HEALTH, "blind", WANTED.subjects, settles=settles), collector)
+    await bus.publish(SUBJECT, b"seen all the same")
+    await eventually(lambda: collector.got)
+    assert "the first look at" in caplog.text
+
+
 async def test_a_terminated_message_never_comes_again(bus: Bus):
     collector = Collector("term")
     wanted = Subscription(StreamName.HEALTH, "term", WANTED.subjects, ack_wait=timedelta(milliseconds=200))
