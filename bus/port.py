@@ -39,6 +39,7 @@ class StreamName(StrEnum):
     AUDIT = "AUDIT"
     ALERT = "ALERT"
     APPROVAL = "APPROVAL"
+    CHECKPOINT = "CHECKPOINT"
     DLQ = "DLQ"
 
 
@@ -131,6 +132,11 @@ class Entry:
 class KeyValue(Protocol):
     """One bucket. Keys are dotted tokens built by `bus.subjects`."""
 
+    @property
+    def epoch(self) -> int:
+        """When the bucket was created, in nanoseconds since 1970: revisions of a recreated bucket begin again at 1."""
+        ...
+
     async def get(self, key: str) -> Entry | None: ...
     async def create(self, key: str, value: bytes) -> int:
         """Store a key that does not exist; return its revision. Raises Conflict when it does."""
@@ -160,6 +166,23 @@ class Stored:
     body: bytes
     stored_at: datetime
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How full a stream is."""
+
+    bytes: int
+    limit: int | None
+    """bytes; None for a stream without one"""
+    messages: int
+    first_sequence: int
+    last_sequence: int
+
+    @property
+    def share(self) -> float:
+        """Of its limit; 0 without one."""
+        return self.bytes / self.limit if self.limit else 0.0
 
 
 class Listening(Protocol):
@@ -199,6 +222,28 @@ class Bus(Protocol):
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Awaitable[None]:
         """Send now, bounded by a window; the awaitable ends when it is stored, and raises as `publish` does."""
+        ...
+
+    async def append(self, subject: str, body: bytes, *, expected_last: int) -> int:
+        """Store *body* behind the subject's last message, which has the stream sequence *expected_last* (0: none).
+
+        Returns its own stream sequence. Sent once: when no answer comes it is not known whether it is stored.
+        Raises Conflict when the last message is another one, Rejected when it is too large, not permitted or the
+        stream is full, Unavailable.
+        """
+        ...
+
+    async def last(self, subject: str) -> "Stored | None":
+        """The newest message on exactly this subject, from the stream's leader. Raises Unavailable, Rejected."""
+        ...
+
+    async def usage(self, stream: StreamName) -> Usage: ...
+    async def purge(self, stream: StreamName, before: int) -> int:
+        """Remove what has a smaller sequence than *before*; return how many. For administrators."""
+        ...
+
+    async def resize(self, stream: StreamName, limit: int) -> None:
+        """Let the stream hold *limit* bytes. For administrators."""
         ...
 
     async def announce(self, subject: str, body: bytes) -> None:

@@ -87,6 +87,7 @@ def streams(settings: BusSettings) -> dict[StreamName, StreamSpec]:
         stream(StreamName.AUDIT, max_bytes=settings.audit_max_size, discard_new=True, deny_delete=True, direct=True),
         stream(StreamName.ALERT, max_age=30 * day),
         stream(StreamName.APPROVAL, max_age=7 * day),
+        stream(StreamName.CHECKPOINT, max_messages_per_subject=50, deny_delete=True, direct=True),
         stream(StreamName.DLQ, max_age=30 * day),
     )
     return {StreamName(spec.name): spec for spec in table}

@@ -74,6 +74,20 @@ def audit(host: str, function: str, emitter: str) -> str:
     return f"ansai.audit.{host_token(host)}.{'.'.join(split_name(function))}.{_token(emitter, 'emitter')}"
 
 
+def checkpoint(host: str, function: str, emitter: str) -> str:
+    return f"ansai.checkpoint.{host_token(host)}.{'.'.join(split_name(function))}.{_token(emitter, 'emitter')}"
+
+
+def approval(host: str, function: str, state: str, who: str | None = None) -> str:
+    base = f"ansai.approval.{host_token(host)}.{'.'.join(split_name(function))}.{_token(state, 'state')}"
+    return f"{base}.{_token(who, 'operator')}" if who else base
+
+
+def answer_patterns(host: str, function: str) -> tuple[str, ...]:
+    """What a function hears of approvals: every answer, with or without the operator's token."""
+    return tuple(f"{approval(host, function, state)}{who}" for state in ("granted", "denied") for who in ("", ".*"))
+
+
 def alert(host: str, function: str, severity: str) -> str:
     return f"ansai.alert.{host_token(host)}.{'.'.join(split_name(function))}.{_token(severity, 'severity')}"
 
@@ -100,6 +114,35 @@ def state_prefix(host: str, function: str) -> str:
 def host_key(host: str) -> str:
     """Key of a host's claim to its name."""
     return f"host.{host_token(host)}"
+
+
+def plan_key(host: str, function: str, target: str, plan_hash: str) -> str:
+    """Key of a plan that waits for approval."""
+    return f"{state_key(host, function, target)}.{plan_hash[:16]}"
+
+
+def scope_key(host: str, resource: str) -> str:
+    """Key of the lease on something that several functions may want to change: a filesystem, a unit."""
+    return f"{host_token(host)}.scope.{target_token(resource)}"
+
+
+FREEZE = "freeze"
+"""Key of the kill switch in the bucket `fleet`."""
+
+
+def group_key(kind: str, group: str, function: str, host: str | None = None) -> str:
+    """Key of what a group's hosts share about one function: kind `member` (with a host), `slots` or `storm`."""
+    base = f"{kind}.{_token(group, 'group')}.{'.'.join(split_name(function))}"
+    return f"{base}.{host_token(host)}" if host is not None else base
+
+
+def spent_key(host: str) -> str:
+    return f"spent.{host_token(host)}"
+
+
+def key_of_signer(host: str, fingerprint: str) -> str:
+    """Key under which a host's public audit key is announced, so that a verifier elsewhere knows it."""
+    return f"signer.{host_token(host)}.{fingerprint[:16]}"
 
 
 def valid_key(key: str) -> bool:
@@ -148,7 +191,7 @@ def parse(subject: str) -> Subject:
             return Subject("dlq", domain=parts[2], name=parts[3])
         if parts[1] == "heartbeat" and len(parts) == 4:
             return Subject("heartbeat", host=parts[2], last=parts[3])
-        if parts[1] in {"health", "action", "audit", "alert"} and len(parts) == 6:
+        if parts[1] in {"health", "action", "audit", "alert", "checkpoint"} and len(parts) == 6:
             return Subject(*parts[1:6])
         if parts[1] == "trigger" and len(parts) in {5, 6}:
             return Subject(parts[1], parts[2], parts[3], parts[4], last="".join(parts[5:]))

@@ -31,6 +31,23 @@ class Begun(Value):
     at: AwareDatetime
 
 
+class Sample(Value):
+    """One look at the target, by an event or by the function itself: what confirms that it is really unhealthy."""
+
+    at: AwareDatetime
+    source: Text
+    """the signal that an event reported, `probe` for the function's own look, `person`"""
+    unhealthy: bool
+
+
+class Pending(Value):
+    """A plan that waits for a person."""
+
+    hash: str
+    requested_at: AwareDatetime
+    expires_at: AwareDatetime
+
+
 class Incident(Value):
     """Kept in the bucket `incidents` under (host, function, target), replaced by compare-and-set."""
 
@@ -54,6 +71,12 @@ class Incident(Value):
     refusal: Text = ""
     """The rule that refused last; alerted once per incident and rule."""
     ineffective: dict[str, datetime] = Field(default_factory=dict, description="Rung → not to be tried again before.")
+    samples: tuple[Sample, ...] = Field((), description="The latest looks, oldest first.")
+    changes: tuple[datetime, ...] = Field((), description="When it became unhealthy or healthy, the latest ones.")
+    flapping: bool = False
+    fixes: tuple[datetime, ...] = Field((), description="When it was healed by us, within the last day.")
+    pending: Pending | None = Field(None, description="The plan that waits for approval.")
+    denied: str = Field("", description="Hash of the plan that a person refused last, or that nobody answered.")
     healed_at: AwareDatetime | None = None
     heals: int = Field(0, description="How often this target was healed since it is remembered.")
 

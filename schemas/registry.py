@@ -10,7 +10,9 @@ MESSAGES: Mapping[str, str] = {
     "ansai.health.disk.pressure.v1": "schemas.disk:DiskPressure",
     "ansai.trigger.v1": "schemas.trigger:Trigger",
     "ansai.action.v1": "schemas.audit:ActionEvent",
-    "ansai.audit.v1": "schemas.audit:AuditRecord",
+    "ansai.audit.v1": "schemas.audit:AuditSegment",
+    "ansai.checkpoint.v1": "schemas.audit:Checkpoint",
+    "ansai.approval.v1": "schemas.approval:Approval",
     "ansai.alert.v1": "schemas.alert:Alert",
     "ansai.heartbeat.v1": "schemas.heartbeat:Heartbeat",
 }

@@ -59,6 +59,10 @@ class Risk(StrEnum):
     IRREVERSIBLE = "irreversible"
     """no way back; evidence is kept"""
 
+    @property
+    def rank(self) -> int:
+        return list(Risk).index(self)
+
 
 class UndoWhen(StrEnum):
     """When actions are taken back, besides the failed one itself."""
@@ -91,7 +95,11 @@ class Mode(StrEnum):
     """How far a function may go; see the guard."""
 
     OBSERVE = "observe"
+    """no plan is made"""
     DRY_RUN = "dry_run"
+    """a plan is made and told"""
+    APPROVE = "approve"
+    """a plan waits until a person grants exactly that plan"""
     AUTO = "auto"
 
     @property

@@ -6,16 +6,21 @@ Every method of a tool blocks and runs in a thread. Each checks, immediately bef
 the one that was planned; one that changed is skipped, not failed. None retries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from schemas.alert import Alert
+from schemas.approval import Approval, PendingPlan
 from schemas.audit import ActionEvent
 from schemas.facts.files import FileItem, Root
+from schemas.fleet import Fleet
+from schemas.freeze import Freeze
 from schemas.incident import Incident
 from schemas.remediation import ItemResult
+
+Answer = TypeVar("Answer")
 
 
 class ToolError(Exception):
@@ -115,12 +120,21 @@ class Ledger(Protocol):
         ...
 
 
+class Token(NamedTuple):
+    """Which of two holders of a lease is the later one: the greater."""
+
+    epoch: int
+    """when the bucket of leases was created: revisions of a recreated one begin again"""
+    revision: int
+    """at which the lease was acquired; renewals keep it"""
+
+
 class Held(Protocol):
-    """A lease that is ours until it is lost."""
+    """Leases that are ours until one of them is lost."""
 
     @property
-    def token(self) -> int:
-        """The acquisition revision: rises with every new holder of the same target."""
+    def tokens(self) -> Mapping[str, Token]:
+        """Resource → the token of our lease on it."""
         ...
 
     @property
@@ -129,9 +143,80 @@ class Held(Protocol):
 
 
 class Leases(Protocol):
-    async def acquire(self, target: str) -> Held | None:
-        """The lease, renewed in the background; None while somebody else holds it. Raises NotStored."""
+    async def acquire(self, resources: Sequence[str]) -> Held | None:
+        """The leases on all *resources*, taken in sorted order so that two holders never wait for each other.
+
+        They are renewed in the background. None while somebody else holds one of them. Raises NotStored.
+        """
         ...
+
+
+class Fenced(Exception):
+    """A later holder of the lease has acted: what we are about to do is refused. The text says whose token is later."""
+
+
+class Fence(Protocol):
+    """Stands right before the change, where a holder that slept through its lease is stopped."""
+
+    def admit(self, tokens: Mapping[str, Token]) -> None:
+        """Note the tokens as the latest of their resources; blocks shortly. Raises Fenced, ToolError."""
+        ...
+
+
+class Brake(Protocol):
+    """The kill switch, as it stands this moment."""
+
+    def frozen(self) -> Freeze | None:
+        """Why nothing may be begun; None when it may. Asked before every single action, so it is cheap."""
+        ...
+
+
+class Permits(Protocol):
+    """What this host shares with its group about one function: who is unhealthy, who acts, what was spent."""
+
+    def view(self, now: datetime) -> Fleet:
+        """From the mirror, without asking the bus."""
+        ...
+
+    async def report(self, *, unhealthy: bool) -> None:
+        """Tell the group whether some target here has an open incident; written on change only. Raises NotStored."""
+        ...
+
+    async def take(self, judge: Callable[[Fleet], Answer | None], *, irreversible: bool) -> Answer | None:
+        """Take a slot of the group and spend one attempt, unless *judge* refuses what is stored this moment.
+
+        *judge* is asked again on each conflict, so two hosts can't take the last slot. Its refusal is returned, and
+        then nothing was taken. Several treatments of one host share its slot. Raises NotStored.
+        """
+        ...
+
+    async def give_back(self) -> None:
+        """Free the slot when nobody here uses it any more; the attempt stays spent. Raises nothing."""
+        ...
+
+    async def storm(self, *, begins: bool, unhealthy: int = 0, members: int = 0) -> bool:
+        """Note that a storm begins or is over. True for the one who noted it first: that one tells people."""
+        ...
+
+
+class Plans(Protocol):
+    """Plans of one function that wait for approval."""
+
+    async def put(self, plan: PendingPlan) -> None:
+        """Store it, in place of any older one for the same target. Raises NotStored, PlanTooLarge."""
+        ...
+
+    async def get(self, target: str, plan_hash: str) -> PendingPlan | None:
+        """None when it was never stored, is used, superseded or has expired. Raises NotStored."""
+        ...
+
+    async def take(self, target: str, plan_hash: str) -> bool:
+        """Use it up; True for exactly one taker. Raises NotStored."""
+        ...
+
+
+class PlanTooLarge(Exception):
+    """The plan doesn't fit into one message of the bus; the text names size and limit."""
 
 
 class Story(Protocol):
@@ -139,6 +224,10 @@ class Story(Protocol):
 
     async def audit(self, correlation: str, **fields: object) -> None:
         """Append one audit record (the fields of `schemas.audit.AuditRecord`). Raises NotStored."""
+        ...
+
+    async def approval(self, correlation: str, approval: Approval) -> None:
+        """Ask people to answer. Raises NotStored: a question that nobody can hear is none."""
         ...
 
     async def action(self, correlation: str, event: ActionEvent) -> None:
