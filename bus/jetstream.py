@@ -13,15 +13,29 @@ from bus.buckets import JetStreamBucket
 from bus.connection import Connection
 from bus.ordered import OrderedReader, Where
 from bus.outbox import Outbox
-from bus.port import Bucket, Consumption, Handler, KeyValue, Listening, Rejected, Stored, StreamName, Subscription
+from bus.port import (
+    Bucket,
+    Consumption,
+    Handler,
+    KeyValue,
+    Listening,
+    Rejected,
+    Stored,
+    StreamName,
+    Subscription,
+    Usage,
+)
 from bus.provision import provision, refuse_old_server
 from bus.pull import PullConsumer
-from bus.streams import buckets, refuse_unstored, streams
+from bus.restore import Restorer
+from bus.store import StreamStore
+from bus.streams import buckets, refuse_unstored, stream_of, streams
 from schemas.settings.bus import BusSettings
 
 logger = logging.getLogger(__name__)
 
 _MESSAGE_ID = "Nats-Msg-Id"
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 async def connect(settings: BusSettings, *, name: str, url: str | None = None) -> "JetStreamBus":
@@ -48,8 +62,11 @@ class JetStreamBus:
 
     def __init__(self, connection: Connection, settings: BusSettings) -> None:
         self._connection = connection
-        self._settings = settings
         self._outbox = Outbox(connection, settings.publish_deadline.total_seconds(), settings.publish_window)
+        self._store = StreamStore(self._outbox, connection.url)
+        self._streams = list(streams(settings).values())
+        self._bucket_streams = list(buckets(settings).values())
+        self._restorer = Restorer(self._outbox, connection, self._streams, self._bucket_streams)
         self._replicas: Mapping[str, int] = {}
         self._consumers: list[PullConsumer] = []
 
@@ -64,8 +81,8 @@ class JetStreamBus:
     async def open(self) -> None:
         refuse_old_server(self._connection.server_version, self.url)
         await self._outbox.open()
-        specs = [*streams(self._settings).values(), *buckets(self._settings).values()]
-        self._replicas = await provision(self._outbox, specs, self.url)
+        self._replicas = await provision(self._outbox, [*self._streams, *self._bucket_streams], self.url)
+        self._restorer.open()
 
     async def publish(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
@@ -82,6 +99,23 @@ class JetStreamBus:
             sent = dict(headers) if headers else None
         return await self._outbox.publish(subject, body, sent, self._outbox.stored)
 
+    async def append(self, subject: str, body: bytes, *, expected_last: int) -> int:
+        refuse_unstored(subject)
+        headers = {_EXPECTED: str(expected_last)}  # no message id: without one the outbox sends it once
+        return await (await self._outbox.publish(subject, body, headers, self._outbox.sequence))
+
+    async def last(self, subject: str) -> Stored | None:
+        return await self._store.last(stream_of(subject), subject)
+
+    async def usage(self, stream: StreamName) -> Usage:
+        return await self._store.usage(stream)
+
+    async def purge(self, stream: StreamName, before: int) -> int:
+        return await self._store.purge(stream, before)
+
+    async def resize(self, stream: StreamName, limit: int) -> None:
+        await self._store.resize(stream, limit)
+
     async def announce(self, subject: str, body: bytes) -> None:
         if self._connection.connected:
             await self._connection.publish(subject, body)
@@ -97,7 +131,9 @@ class JetStreamBus:
         return consumer
 
     async def bucket(self, name: Bucket) -> KeyValue:
-        return JetStreamBucket(name, self._connection, self._outbox)
+        bucket = JetStreamBucket(name, self._connection, self._outbox, self._restorer)
+        await bucket.open()
+        return bucket
 
     async def read(self, stream: StreamName, pattern: str = "", since: datetime | None = None) -> AsyncIterator[Stored]:
         reader = OrderedReader(Where(stream.value, pattern, since), self._connection, self._outbox)
@@ -114,6 +150,7 @@ class JetStreamBus:
         """Stop the consumers that still run, wait for what is on its way, leave. Never raises."""
         for consumer in self._consumers:
             await consumer.stop()
+        await self._restorer.close()
         await self._outbox.close()
         await self._connection.close()
 

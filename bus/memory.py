@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,9 @@ from bus.port import (
     StreamName,
     Subscription,
     Unavailable,
+    Usage,
 )
-from bus.streams import StreamSpec, buckets, overlapping, refuse_unstored, stream_for, streams
+from bus.streams import StreamSpec, buckets, overlapping, refuse_limit, refuse_pattern, stream_of, streams
 from bus.subjects import matches, valid_key
 from schemas.settings.bus import BusSettings
 from schemas.units import show_size
@@ -38,6 +40,7 @@ class _Stream:
     def __init__(self, name: StreamName, spec: StreamSpec) -> None:
         self.name = name
         self.spec = spec
+        self.limit = spec.max_bytes
         self.messages: dict[int, Stored] = {}
         self.sequence = 0
         self.size = 0
@@ -45,8 +48,8 @@ class _Stream:
         self._ids: dict[str, tuple[datetime, int]] = {}
         self.consumers: dict[str, _Consumer] = {}
 
-    def store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Raises Rejected when it is full, Conflict when another last sequence was expected."""
+    def store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Return its sequence. Raises Rejected when it is full, Conflict when another last sequence was expected."""
         now = datetime.now(UTC)
         self.expire(now)
         expected = headers.get(_EXPECTED)
@@ -55,9 +58,9 @@ class _Stream:
             raise Conflict(f"wrong last sequence: {last}")
         message_id = headers.get(_MESSAGE_ID)
         if message_id is not None and message_id in self._ids:
-            return
-        if self.spec.max_bytes is not None and self.size + len(body) > self.spec.max_bytes and self.spec.discard_new:
-            raise Rejected(f"the stream is full ({show_size(self.spec.max_bytes)}); archive and purge it")
+            return self._ids[message_id][1]
+        if self.limit is not None and self.size + len(body) > self.limit and self.spec.discard_new:
+            raise Rejected(f"the stream is full ({show_size(self.limit)}); archive and purge it, or widen its limit")
         self.sequence += 1
         if message_id is not None:
             self._ids[message_id] = (now, self.sequence)
@@ -70,6 +73,23 @@ class _Stream:
             self._drop(of_subject[0])
         for consumer in self.consumers.values():
             consumer.offer(self.messages[self.sequence])
+        return self.sequence
+
+    def last(self, subject: str) -> Stored | None:
+        self.expire(datetime.now(UTC))
+        of_subject = self._by_subject.get(subject)
+        return self.messages[of_subject[-1]] if of_subject else None
+
+    def usage(self) -> Usage:
+        self.expire(datetime.now(UTC))
+        first = next(iter(self.messages), self.sequence + 1 if self.sequence else 0)
+        return Usage(self.size, self.limit, len(self.messages), first, self.sequence)
+
+    def purge(self, before: int) -> int:
+        old = [sequence for sequence in self.messages if sequence < before]
+        for sequence in old:
+            self._drop(sequence)
+        return len(old)
 
     def expire(self, now: datetime) -> None:
         while self._ids and next(iter(self._ids.values()))[0] < now - self.spec.duplicate_window:
@@ -263,6 +283,11 @@ class MemoryBucket:
         self._revision = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._watchers: list[tuple[str, asyncio.Queue[Entry]]] = []
+        self._epoch = time.time_ns()
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
 
     async def get(self, key: str) -> Entry | None:
         entry = self._entries.get(_checked(key))
@@ -376,13 +401,7 @@ class MemoryBus:
     async def publish(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        self._check(subject, body)
-        refuse_unstored(subject)
-        name = stream_for(subject)
-        if name is not None:
-            sent = {**(headers or {}), **({_MESSAGE_ID: message_id} if message_id is not None else {})}
-            self._streams[name].store(subject, body, sent)
-            self._tell(subject, body)
+        self._store(subject, body, {**(headers or {}), **({_MESSAGE_ID: message_id} if message_id is not None else {})})
 
     async def publish_soon(
         self, subject: str, body: bytes, *, message_id: str | None = None, headers: Mapping[str, str] | None = None
@@ -395,6 +414,24 @@ class MemoryBus:
         else:
             stored.set_result(None)
         return stored
+
+    async def append(self, subject: str, body: bytes, *, expected_last: int) -> int:
+        return self._store(subject, body, {_EXPECTED: str(expected_last)})
+
+    async def last(self, subject: str) -> Stored | None:
+        refuse_pattern(subject)
+        return self._stream(stream_of(subject)).last(subject)
+
+    async def usage(self, stream: StreamName) -> Usage:
+        return self._stream(stream).usage()
+
+    async def purge(self, stream: StreamName, before: int) -> int:
+        return self._stream(stream).purge(before)
+
+    async def resize(self, stream: StreamName, limit: int) -> None:
+        kept = self._stream(stream)
+        refuse_limit(stream, limit, kept.size)
+        kept.limit = limit
 
     async def announce(self, subject: str, body: bytes) -> None:
         self._check(subject, body)
@@ -436,6 +473,17 @@ class MemoryBus:
                 consumer.close()
         for bucket in self._buckets.values():
             bucket.close()
+
+    def _store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        self._check(subject, body)
+        sequence = self._streams[stream_of(subject)].store(subject, body, headers)
+        self._tell(subject, body)
+        return sequence
+
+    def _stream(self, name: StreamName) -> _Stream:
+        if self._closed:
+            raise Unavailable("the bus is closed")
+        return self._streams[name]
 
     def _check(self, subject: str, body: bytes) -> None:
         if self._closed:

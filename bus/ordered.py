@@ -6,15 +6,16 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nats.aio.msg import Msg
 
 from bus.connection import Connection
-from bus.outbox import ApiRefusal, Outbox
-from bus.port import BusError
+from bus.outbox import ApiRefusal, Denied, Outbox
+from bus.port import BusError, Rejected
 from bus.pull import JetStreamMessage
+from bus.store import created_at
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,11 @@ _HEARTBEAT = 5.0  # seconds between signs of life
 _SILENCE = 2.5 * _HEARTBEAT
 _INACTIVE = 60  # seconds after which the server removes a consumer we did not say goodbye to
 _RETRY = 1.0  # seconds
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Replaced(Rejected):
+    """The stream is not the one that was read so far: it was made anew, or an older store was restored."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class OrderedReader:
         self._name = ""
         self._inbox = ""
         self._last_sequence = 0
+        self._last_stored_at = _EPOCH
         self._delivered = 0  # consumer sequence of the last message
         self._requested = 0
         self._messages: asyncio.Queue[Msg | None] = asyncio.Queue()  # None: the connection was lost and is back
@@ -92,7 +99,7 @@ class OrderedReader:
         while True:
             try:
                 return await self._begin()
-            except ApiRefusal:
+            except (ApiRefusal, Replaced):
                 raise
             except BusError as error:
                 logger.info("reading %s: waiting for the bus: %s", self._where.stream, error)
@@ -101,6 +108,7 @@ class OrderedReader:
     async def _begin(self) -> int:
         """Make the consumer; return how many messages it has to deliver."""
         await self._leave()
+        await self._refuse_another()
         self._messages = asyncio.Queue()
         self._inbox = self._connection.client.new_inbox()
         self._name = self._inbox.rpartition(".")[2]
@@ -114,6 +122,18 @@ class OrderedReader:
         if left or self._where.last_per_subject:
             await self._request()
         return left
+
+    async def _refuse_another(self) -> None:
+        """Raise Replaced when what we have read is not in the stream's past: behind it we would wait in vain."""
+        if not self._last_sequence:
+            return
+        try:
+            info = await self._outbox.api(f"STREAM.INFO.{self._where.stream}")
+        except Denied:
+            return  # a role that may not look reads on, as it always did
+        created = _EPOCH + timedelta(microseconds=created_at(info) // 1000)
+        if created > self._last_stored_at or int(info["state"]["last_seq"]) < self._last_sequence:
+            raise Replaced(f"stream {self._where.stream} was replaced while it was read; read it again")
 
     async def _on_connected(self) -> None:
         self._messages.put_nowait(None)
@@ -172,7 +192,7 @@ class OrderedReader:
                 self._delivered += 1
                 if message.consumer_sequence != self._delivered:
                     return None
-                self._last_sequence = message.sequence
+                self._last_sequence, self._last_stored_at = message.sequence, message.stored_at
                 if self._requested < _BATCH // 2 and (message.pending or self._where.last_per_subject):
                     await self._request()
                 return message

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from nats.aio.msg import Msg
 
 from bus.connection import Connection
-from bus.port import BusError, Conflict, Rejected, Unavailable
+from bus.port import BusError, Conflict, Rejected, TooLarge, Unavailable
 from schemas.units import show_duration, show_size
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ _DENIED = re.compile(r'violation for (?:publish|subscription) to "([^"]*)"')
 
 # Codes of JetStream's API errors, as nats-server's errors.json has them.
 _WRONG_LAST_SEQUENCE = (10071, 10164)
+_STREAM_NOT_FOUND = 10059
 _TRANSIENT_STATUS = 503
 _STORE_REFUSES = ("maximum bytes exceeded", "maximum messages exceeded", "maximum messages per subject exceeded")
 
@@ -37,12 +38,20 @@ class TryAgain(Exception):
     """Nothing was stored, and a later try may be luckier; the text says why."""
 
 
+class NobodyAnswers(TryAgain):
+    """No stream takes the subject at the moment, or JetStream is off, starting or electing a leader."""
+
+
 class ApiRefusal(Rejected):
     """JetStream's own refusal, with its code."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
         self.code = code
+
+    @property
+    def stream_missing(self) -> bool:
+        return self.code == _STREAM_NOT_FOUND
 
 
 class Denied(Rejected):
@@ -103,6 +112,8 @@ class Outbox:
         self._inbox = f"{connection.client.new_inbox()}."
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.Task[None] | None = None
+        self.on_nobody: list[Callable[[str], None]] = []
+        """Told the subject of what nobody answered."""
 
     async def open(self) -> None:
         await self._connection.subscribe(f"{self._inbox}*", self._on_answer)
@@ -164,14 +175,16 @@ class Outbox:
         if status == "404":
             return None
         if status == "503":
-            raise TryAgain("nobody answers for the stream")
+            raise NobodyAnswers("nobody answers for the stream")
         if status is not None:
             raise Rejected(f"{self._connection.url}: {headers.get('Description', status)}")
         return answer
 
     def _reply(self, answer: Msg) -> dict[str, Any]:
         if answer.headers and answer.headers.get("Status") == "503":
-            raise TryAgain("nobody answers: JetStream is off, starting or electing a leader, or no stream takes it")
+            raise NobodyAnswers(
+                "nobody answers: JetStream is off, starting or electing a leader, or no stream takes it"
+            )
         try:
             reply: dict[str, Any] = json.loads(answer.data)
         except ValueError as error:
@@ -187,7 +200,7 @@ class Outbox:
         size = len(body) + (12 + sum(len(k) + len(v.encode()) + 4 for k, v in headers.items()) if headers else 0)
         limit = self._connection.client.max_payload
         if size > limit:
-            raise Rejected(
+            raise TooLarge(
                 f"a message of {size} bytes ({show_size(size)}) to {subject} is larger than the {limit} bytes"
                 f" ({show_size(limit)}) that {self._connection.url} takes; raise max_payload there or send less"
             )
@@ -211,7 +224,12 @@ class Outbox:
         self._waiting[token] = sent
         self._not_empty.set()
         if self._connection.connected:
-            await self._transmit(token, sent)
+            try:
+                await self._transmit(token, sent)
+            except BaseException:  # cancelled while the client's buffer was full: nobody will look at the answer
+                self._forget(token)
+                future.cancel()
+                raise
         return future
 
     async def _transmit(self, token: str, sent: _Sent[Any]) -> None:
@@ -235,12 +253,21 @@ class Outbox:
             sent.seen = str(reason)
             sent.due = self._loop.time() + _PAUSE
             sent.ambiguous = False  # may go out again, whatever it is
+            if isinstance(reason, NobodyAnswers):
+                for tell in self.on_nobody:
+                    tell(sent.subject)
         except BusError as error:
             self._fail(token, sent, error)
         else:
             self._forget(token)
             if not sent.future.done():
                 sent.future.set_result(result)
+
+    def refuse_unsent(self, concerns: Callable[[str], bool], error: Rejected) -> None:
+        """Fail what waits for its next try, and so is not stored, on the subjects that *concerns* is true for."""
+        for token, sent in list(self._waiting.items()):
+            if not sent.ambiguous and concerns(sent.subject):
+                self._fail(token, sent, error)
 
     def _forget(self, token: str) -> None:
         sent = self._waiting.pop(token, None)

@@ -3,6 +3,7 @@
 BusError
 ├── Unavailable      not reachable within the deadline: try later, nothing is known to be stored
 ├── Rejected         understood and refused: too large, no permission, stream full, incompatible
+│   └── TooLarge     larger than the server takes
 └── Conflict         a key has another revision than the one expected
 """
 
@@ -26,6 +27,10 @@ class Unavailable(BusError):
 
 class Rejected(BusError):
     """The bus understood and refused: too large, not permitted, stream full, incompatible stream."""
+
+
+class TooLarge(Rejected):
+    """The message is larger than the server takes."""
 
 
 class Conflict(BusError):

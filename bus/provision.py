@@ -11,7 +11,6 @@ from bus.streams import MINIMUM_SERVER, StreamSpec, incompatibility, older_than_
 
 logger = logging.getLogger(__name__)
 
-_NOT_FOUND = (10059,)
 _NAME_TAKEN = 10058
 _BEING_DELETED = 10049
 _OVERLAP = 10065
@@ -63,7 +62,7 @@ async def stream_configuration(outbox: Outbox, name: str) -> dict[str, Any] | No
     try:
         configuration: dict[str, Any] = (await outbox.api(f"STREAM.INFO.{name}"))["config"]
     except ApiRefusal as error:
-        if error.code in _NOT_FOUND:
+        if error.stream_missing:
             return None
         raise
     return configuration

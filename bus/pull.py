@@ -15,7 +15,7 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from bus.connection import Connection
-from bus.outbox import ApiRefusal, Outbox
+from bus.outbox import ApiRefusal, Denied, Outbox
 from bus.port import BusError, Handler, Rejected, Subscription
 from bus.streams import nanoseconds
 
@@ -308,6 +308,7 @@ class PullConsumer:
         existing = await self._consumer()
         wanted = self._configuration()
         if existing is None:
+            await self._doubt_floor()
             body = wanted | self._beginning()
         else:
             self._floor = int(existing["ack_floor"]["stream_seq"])
@@ -328,6 +329,17 @@ class PullConsumer:
                 "filter_subject": filters[0]
             }
         await self._outbox.api(subject, {"stream_name": self._subscription.stream, "config": body})
+
+    async def _doubt_floor(self) -> None:
+        """Begin at the first message of a stream that was made anew: behind the old one's last we'd wait in vain."""
+        if not self._floor:
+            return
+        try:
+            info = await self._outbox.api(f"STREAM.INFO.{self._subscription.stream}")
+        except Denied:
+            return  # a role that may not look goes on where it was
+        if int(info["state"]["last_seq"]) < self._floor:
+            self._floor = 0
 
     def _configuration(self) -> dict[str, Any]:
         wanted = {

@@ -12,6 +12,7 @@ from typing import Any
 from bus.port import Bucket, Rejected, StreamName
 from bus.subjects import matches
 from schemas.settings.bus import BusSettings
+from schemas.units import show_size
 
 MINIMUM_SERVER = (2, 11)
 """nats-server versions before this lack delete markers for expired keys."""
@@ -137,10 +138,34 @@ def stream_for(subject: str) -> StreamName | None:
     return _BY_KIND.get(kind) if head == "ansai" and tail else None
 
 
+def stream_of(subject: str) -> StreamName:
+    """The stream that stores *subject*. Raises Rejected for one that no stream takes."""
+    name = stream_for(subject)
+    if name is None:
+        raise Rejected(f"{subject!r} is stored by no stream, so it can't be published; what is only told is announced")
+    return name
+
+
 def refuse_unstored(subject: str) -> None:
     """Raise Rejected for a subject that no stream takes."""
-    if stream_for(subject) is None:
-        raise Rejected(f"{subject!r} is stored by no stream, so it can't be published; what is only told is announced")
+    stream_of(subject)
+
+
+def refuse_pattern(subject: str) -> None:
+    """Raise Rejected for a subject that stands for several."""
+    if {"*", ">"} & set(subject.split(".")):
+        raise Rejected(f"{subject!r} stands for several subjects; name one of them")
+
+
+def refuse_limit(stream: StreamName, limit: int, held: int) -> None:
+    """Raise Rejected for a limit that is none, or that what the stream holds exceeds; sizes in bytes."""
+    if limit < 1:
+        raise Rejected(f"stream {stream.value} can't be limited to {limit} bytes; name a size above zero")
+    if limit < held:
+        raise Rejected(
+            f"stream {stream.value} holds {held} bytes ({show_size(held)}), more than {limit} ({show_size(limit)});"
+            " archive and purge it first, or name a larger limit"
+        )
 
 
 def incompatibility(spec: StreamSpec, existing: Mapping[str, Any]) -> str | None:

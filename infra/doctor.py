@@ -69,6 +69,7 @@ def examine(configuration: Configuration, host: str) -> list[Check]:
         containers(),
         state_directory(configuration.bus.spool.directory),
         clock(),
+        *custom_actions(configuration),
     ]
 
 
@@ -201,6 +202,19 @@ def clock() -> Check:
     if answer == TIME_ERROR:
         return Check("clock", Health.WARNING, "not synchronised", "apt-get install systemd-timesyncd, or chrony")
     return Check("clock", Health.OK, "synchronised")
+
+
+def custom_actions(configuration: Configuration) -> Iterator[Check]:
+    """Commands of the operator's own: can they be started here, by this user?"""
+    from infra.configuration.custom import doubts
+
+    if not configuration.custom_actions:
+        return
+    found = list(doubts(configuration.custom_actions))
+    for doubt in found:
+        yield Check("custom action", Health.WARNING, f"{doubt.where}: {doubt.what}", doubt.fix)
+    if not found:
+        yield Check("custom actions", Health.OK, f"all {len(configuration.custom_actions)} can be started")
 
 
 def _adjtimex() -> int | None:

@@ -18,6 +18,10 @@ class AlertState(StrEnum):
     OPENED = "opened"
     REFUSED = "refused"
     UNHEALED = "unhealed"
+    REQUESTED = "requested"
+    """a plan waits for a person"""
+    STORM = "storm"
+    """many hosts at once: told once among all of them"""
     RESOLVED = "resolved"
 
 

@@ -33,7 +33,7 @@ class Slot(Value):
 
 
 class Slots(Value):
-    """Who acts now in a group, for one function. Key `slots.<group>.<domain>.<function>`; replaced by compare-and-set."""
+    """Who acts now in a group. Key `slots.<group>.<domain>.<function>`; replaced by compare-and-set."""
 
     slots: tuple[Slot, ...] = ()
 
@@ -49,7 +49,7 @@ class Spent(Value):
 
 
 class Storm(Value):
-    """So many members of a group are unhealthy that one cause is likely: nobody acts. Key `storm.<group>.<domain>.<function>`."""  # noqa: E501
+    """So many of a group are unhealthy that one cause is likely. Key `storm.<group>.<domain>.<function>`."""
 
     since: AwareDatetime
     unhealthy: int

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from schemas.facts.commands import Command
 from schemas.facts.containers import Engine
 from schemas.facts.files import DeletedOpen, FileStat, LargeFile, Mount, Root, Usage
 from schemas.facts.journal import JournalUsage
@@ -119,6 +120,19 @@ class ContainerProbe(Protocol):
         ...
 
 
+class CommandProbe(Protocol):
+    def healthy(self, command: Command) -> bool:
+        """Run an operator's own check, which must change nothing: status 0 is healthy, 1 is not.
+
+        Raises ProbeError for any other end: it could not be started, took too long, or ended otherwise.
+        """
+        ...
+
+    def ran_at(self, function: str, target: str) -> datetime | None:
+        """When the latest command of *function* for *target* ended, as far as this process knows."""
+        ...
+
+
 class Probes(Protocol):
     """All read-only ports. A port that isn't used is never built, its client never imported."""
 
@@ -132,3 +146,5 @@ class Probes(Protocol):
     def log_rotation(self) -> LogRotationProbe: ...
     @property
     def containers(self) -> ContainerProbe: ...
+    @property
+    def commands(self) -> CommandProbe: ...

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from functions.core import evidence
 from functions.core.plan import Action, Planned
 from functions.core.ports import Ledger, Story
+from functions.core.situation import Authority
 from schemas.alert import Alert, AlertState, Severity
+from schemas.approval import Approval
 from schemas.audit import ActionEvent, Step
 from schemas.clock import Clock
 from schemas.incident import Begun, Incident, IncidentState
-from schemas.remediation import ActionResult, Gap, Mode, Outcome, Report
-from schemas.trigger import Asked
+from schemas.remediation import ActionResult, Gap, Outcome, Report
+from schemas.settings.policy import EffectivePolicy
 
 NAMED = 200_000
 """Characters of item names in one audit record; nats-server takes 1 MiB a message unless told otherwise."""
@@ -29,9 +32,11 @@ class Cause:
     """Why the engine looks at a target."""
 
     correlation: str
-    asked: Asked | None = None
-    """set when a person asked"""
+    authority: Authority = Authority.EVENT
     who: str = ""
+    """set when a person asked"""
+    answer: Approval | None = None
+    """set when a person answered"""
 
 
 class CaseFile:
@@ -39,24 +44,29 @@ class CaseFile:
 
     def __init__(
         self, ledger: Ledger, story: Story, clock: Clock, host: str, function: str, target: str,
-        cause: Cause, mode: Mode,
+        cause: Cause, policy: EffectivePolicy,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._story = story
         self._clock = clock
+        self._policy = policy
         self._identity = {"host": host, "function": function, "target": target}
         self._revision: int | None = 0
         self._before: Incident | None = None
+        self._stored: Incident | None = None
         self.incident: Incident | None = None
         self.cause = cause
-        self.mode = mode
+        self.mode = policy.mode
 
     async def open(self) -> None:
         """Read what is remembered. Raises NotStored."""
         remembered = await self._ledger.load(self._identity["target"])
-        self._revision, self._before = remembered.revision, remembered.incident
-        if self._before is not None and self._before.open:
-            self.incident = self._before
+        self._revision, before = remembered.revision, remembered.incident
+        if before is None:
+            return
+        self._before = evidence.not_from_the_future(before, self._clock.now(), self._policy.clock_tolerance)
+        if self._before.open:
+            self.incident = self._stored = self._before
 
     @property
     def quiet_since(self) -> datetime:
@@ -70,36 +80,49 @@ class CaseFile:
             self._revision = None
         self.incident = Incident(
             correlation=self.cause.correlation, state=IncidentState.OPEN, opened_at=now, changed_at=now, gap=gap,
-            attempted_at=before.attempted_at if before else None,
-            ineffective=before.ineffective if before else {},
-            heals=before.heals if before else 0,
-            **self._identity,
+            **(self._carried(before, now) if before is not None else {"changes": (now,)}), **self._identity,
         )  # fmt: skip
         return self.incident
+
+    def _carried(self, before: Incident, now: datetime) -> dict[str, Any]:
+        """What the next incident about a target keeps of the one before."""
+        changes, flapping = evidence.changed(before, self._policy, now)
+        return {
+            "attempted_at": before.attempted_at, "ineffective": before.ineffective, "heals": before.heals,
+            "samples": evidence.carried_samples(before, self._policy, now), "changes": changes, "flapping": flapping,
+            "fixes": before.fixes,
+        }  # fmt: skip
 
     def note(self, **changes: Any) -> Incident:
         """Change the incident; what is not stored by itself goes with the next `remember`."""
         assert self.incident is not None
-        self.incident = self.incident.model_copy(update={**changes, "changed_at": self._clock.now()})
+        if any(getattr(self.incident, name) != value for name, value in changes.items()):
+            self.incident = self.incident.model_copy(update={**changes, "changed_at": self._clock.now()})
         return self.incident
 
     async def remember(self, **changes: Any) -> Incident:
-        """Change the incident and store it. Raises LedgerConflict, NotStored."""
+        """Change the incident and store it, unless it is stored like that. Raises LedgerConflict, NotStored."""
         self.incident = self.note(**changes)
-        if self._revision is not None:
+        if self._revision is not None and self.incident is not self._stored:
             self._revision = await self._ledger.save(self.incident, self._revision)
+            self._stored = self.incident
         return self.incident
 
     async def close(self) -> None:
+        """The target is healthy again."""
         assert self.incident is not None
+        now = self._clock.now()
+        changes, flapping = evidence.changed(self.incident, self._policy, now)
         await self.remember(
-            state=IncidentState.CLOSED, begun=None, refusal="", healed_at=self._clock.now(),
-            heals=self.incident.heals + 1,
+            state=IncidentState.CLOSED, begun=None, refusal="", pending=None, healed_at=now,
+            heals=self.incident.heals + 1, changes=changes, flapping=flapping,
+            fixes=evidence.fixed(self.incident, now),
+            samples=evidence.looked(self.incident, self._policy, now, unhealthy=False),
         )  # fmt: skip
 
     async def stuck(self, why: str) -> None:
         """Give up on the target until a person lifts it."""
-        await self.remember(state=IncidentState.STUCK, begun=None)
+        await self.remember(state=IncidentState.STUCK, begun=None, pending=None)
         await self.audit(Step.STUCK, outcome=Outcome.STUCK, text=why)
         function, target = self._identity["function"], self._identity["target"]
         await self.alert(
@@ -154,12 +177,24 @@ class CaseFile:
         await self.tell(Step.UNDONE, text, rung=rung, result=result, outcome=result.outcome)
         return text
 
+    # Telling.
+
     async def audit(self, step: Step, **fields: Any) -> None:
         """Raises NotStored."""
         await self._story.audit(
             self.cause.correlation, step=step, mode=self.mode, who=self.cause.who, incident=self._incident_id(),
-            **self._identity, **fields,
+            policy=self._policy.version, **self._identity, **fields,
         )  # fmt: skip
+
+    async def refused(self, rule: str, limit: str, seen: str, text: str, **fields: Any) -> None:
+        """Audit a refusal, and end what followers wait for. Raises NotStored."""
+        outcome = Outcome.REFUSED
+        await self.audit(Step.REFUSED, rule=rule, limit=limit, seen=seen, outcome=outcome, text=text, **fields)
+        await self.tell(Step.REFUSED, text, outcome=outcome, final=True, **fields)
+
+    async def ask(self, approval: Approval) -> None:
+        """Raises NotStored."""
+        await self._story.approval(self.cause.correlation, approval)
 
     async def tell(self, step: Step, text: str, **fields: Any) -> None:
         event = ActionEvent(
@@ -174,7 +209,9 @@ class CaseFile:
         now = self._clock.now()
         alert = Alert(
             severity=severity, state=state, title=title, next=next_step, incident=self._incident_id(), report=report,
-            stop=f'Set policy.functions."{self._identity["function"]}".enabled to false.', at=now, **self._identity,
+            stop=f'ansai freeze on stops everything; policy.functions."{self._identity["function"]}".enabled: false'
+            " only this function.",
+            at=now, **self._identity,
         )  # fmt: skip
         return now if await self._story.alert(self.cause.correlation, alert) else None
 

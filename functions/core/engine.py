@@ -1,26 +1,31 @@
 """The only code that acts, the same for every function, dry or live.
 
 event ─▶ fresh? ─▶ observe ─▶ gap ─▶ closed and no open incident: settled, nothing else is touched
-                                └──▶ lease ─▶ treatment: recover, plan, guard, climb, conclude
+                                └──▶ leases ─▶ treatment: recover, plan, guard, climb, conclude
 """
 
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from functions.core.case_file import Cause
+from functions.core.case_file import CaseFile, Cause
 from functions.core.observation import Observer
-from functions.core.ports import Leases, Ledger, LedgerConflict, NotStored, Story, Tools
-from functions.core.remedy import AnyRemedy, Case, match_target
-from functions.core.treatment import SETTLED, Practice, Treatment, Verdict
+from functions.core.ports import Fenced, LedgerConflict, NotStored, Ports
+from functions.core.practice import SETTLED, Practice, Verdict
+from functions.core.remedy import AnyRemedy, Case, is_glob, match_target
+from functions.core.situation import Authority
+from functions.core.steadiness import Steadiness
+from functions.core.treatment import Treatment
 from schemas.alert import AlertState, Severity
+from schemas.approval import Approval
 from schemas.audit import Step
 from schemas.clock import Clock
 from schemas.envelope import Event, new_id
 from schemas.health import Health, Level
-from schemas.probes import ProbeError, Probes
+from schemas.probes import ProbeError
 from schemas.remediation import Outcome
 from schemas.settings.base import Settings
 from schemas.settings.policy import EffectivePolicy
@@ -34,42 +39,49 @@ BUSY = timedelta(seconds=5)
 THREADS = 4
 """Blocking reads and actions of one function at once; a hanging mount holds one of them."""
 
+AUTHORITY = {Asked.DRY_RUN: Authority.DRY_RUN, Asked.LIVE: Authority.LIVE}
+
 
 class Engine:
-    """Runs one remedy on one host. Events come in through `on_health` and `on_trigger`; `stop` ends it."""
+    """Runs one remedy on one host. Events come in through `on_…`; `stop` ends it."""
 
     def __init__(
-        self, remedy: AnyRemedy, settings: Settings, policy: EffectivePolicy, host: str,
-        probes: Probes, tools: Tools, ledger: Ledger, leases: Leases, story: Story, clock: Clock,
+        self, remedy: AnyRemedy, settings: Settings, policy: EffectivePolicy, host: str, ports: Ports, clock: Clock,
         read_timeout: timedelta = timedelta(seconds=30),
     ) -> None:  # fmt: skip
         self.remedy = remedy
-        self.policy = policy
-        self._settings = settings
         self.host = host
-        self._leases = leases
         self._stopping = False
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix=remedy.name)
-        observer = Observer(remedy, probes, clock, self._executor, read_timeout)
+        observer = Observer(remedy, ports.probes, clock, self._executor, read_timeout)
         self._practice = Practice(
-            remedy, policy, host, observer, tools, ledger, story, clock, stopping=lambda: self._stopping
+            remedy, settings, policy, host, observer, ports, clock, Steadiness(clock), stopping=lambda: self._stopping
         )
-        self._again: dict[str, asyncio.Task[None]] = {}
+        self._again: dict[str, tuple[datetime, asyncio.Task[None]]] = {}
         self._running: set[asyncio.Task[Verdict]] = set()
         self._untold: set[str] = set()
         """targets of which it was told that nothing can be stored"""
 
-    async def start(self) -> None:
-        """Look again at every incident that is open: what a crash or a stop left behind ends now."""
-        for incident in self._practice.ledger.open_incidents():
+    @property
+    def policy(self) -> EffectivePolicy:
+        return self._practice.policy
+
+    def look_again(self) -> None:
+        """Look at every incident that is open: what a crash, a stop or a freeze left goes on now."""
+        for incident in self._practice.ports.ledger.open_incidents():
             self._look_again(incident.target, self._practice.clock.now())
+
+    def reconfigure(self, settings: Settings, policy: EffectivePolicy) -> None:
+        """From the next event on; what runs ends as it began."""
+        self._practice = replace(self._practice, settings=settings, policy=policy)
 
     async def stop(self) -> None:
         """Begin nothing more; return when the running actions have ended and the leases are handed back."""
         self._stopping = True
-        for task in self._again.values():
+        waiting = [task for _, task in self._again.values()]
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*self._again.values(), *self._running, return_exceptions=True)
+        await asyncio.gather(*waiting, *self._running, return_exceptions=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def settles(self, event: Event[Any]) -> bool:
@@ -79,13 +91,14 @@ class Engine:
         or by an observation that began after the event was made.
         """
         health: Health = event.data
-        if health.level is Level.UNKNOWN:
+        practice = self._practice
+        if health.level is Level.UNKNOWN or not practice.policy.enabled:
             return True
-        if self._practice.ledger.is_open(health.target):
+        if practice.ports.ledger.is_open(health.target):
             return False
         if health.level is Level.OK:
             return True
-        latest = self._practice.observer.latest(health.target)
+        latest = practice.observer.latest(health.target)
         return latest is not None and latest.began >= event.time and latest.gap.closed
 
     async def on_health(self, event: Event[Any]) -> Verdict:
@@ -98,17 +111,23 @@ class Engine:
             return SETTLED
         return await self._treat(case, Cause(event.correlationid))
 
+    async def on_answer(self, answer: Approval, correlation: str, who: str) -> Verdict:
+        """A person granted or denied a plan of ours."""
+        cause = Cause(correlation, Authority.APPROVAL, who, answer)
+        return await self._treat(self._case(answer.target, None), cause)
+
     async def on_trigger(self, trigger: Trigger, correlation: str, who: str) -> Verdict:
         """Evaluate what the order names. Naming nothing evaluates all targets and selects none for action."""
+        practice = self._practice
         asked = trigger.mode if trigger.target is not None else Asked.DRY_RUN
-        cause = Cause(correlation, asked, who)
-        file = self._practice.case_file(trigger.target or "", cause)
+        cause = Cause(correlation, AUTHORITY[asked], who)
+        file = practice.case_file(trigger.target or "", cause)
         try:
-            targets = await self._practice.observer.targets(self._settings)
+            targets = await practice.observer.targets(practice.settings)
         except ProbeError as error:
             await file.tell(Step.REFUSED, f"targets can't be listed: {error}", outcome=Outcome.INCONCLUSIVE, final=True)
             return SETTLED
-        selected = targets if trigger.target is None else match_target(trigger.target, targets)
+        selected = self._selected(trigger.target, targets)
         try:
             if not selected:
                 await file.no_such_target("refused by target: no such target here", "no such target", targets)
@@ -122,14 +141,21 @@ class Engine:
         verdicts = [await self._treat(self._case(target, None), cause) for target in selected]
         return next((verdict for verdict in verdicts if verdict.retry_after), SETTLED)
 
+    def _selected(self, wanted: str | None, targets: list[str]) -> list[str]:
+        globs = self.remedy.target_globs
+        if wanted is None:
+            return [target for target in targets if not (globs and is_glob(target))]
+        return match_target(wanted, targets, globs=globs)
+
     def _case(self, target: str, event: Health | None) -> Case[Any]:
-        return Case(self.host, target, self._settings, self._practice.clock.now(), event)
+        practice = self._practice
+        return Case(self.host, target, practice.settings, practice.clock.now(), event)
 
     async def _treat(self, case: Case[Any], cause: Cause) -> Verdict:
-        """Work on one target under its lease; somebody else's lease or a bus that can't store means later."""
+        """Work on one target under its leases; somebody else's lease or a bus that can't store means later."""
         if self._stopping:
             return Verdict(retry_after=BUSY)
-        task = asyncio.create_task(self._under_lease(case, cause))
+        task = asyncio.create_task(self._under_leases(self._practice, case, cause))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         # Shielded: a cancelled message handler must not cut an action in two.
@@ -138,45 +164,56 @@ class Engine:
             self._look_again(case.target, verdict.look_again)
         return verdict
 
-    async def _under_lease(self, case: Case[Any], cause: Cause) -> Verdict:
+    async def _under_leases(self, practice: Practice, case: Case[Any], cause: Cause) -> Verdict:
         try:
-            held = await self._leases.acquire(case.target)
+            held = await practice.ports.leases.acquire(self.remedy.resources(case))
             if held is None:
                 return Verdict(retry_after=BUSY)
             try:
-                verdict = await Treatment(self._practice, case, cause, held).run()
+                verdict = await Treatment(practice, case, cause, held).run()
             finally:
                 await held.release()
             self._untold.discard(case.target)
             return verdict
-        except LedgerConflict as error:
-            logger.warning("%s: nothing more is done on %s for now: %s", self.remedy.name, case.target, error)
+        except (Fenced, LedgerConflict) as error:
+            await self._fenced(practice.case_file(case.target, cause), error)
         except NotStored as error:
-            await self._not_stored(case, cause, error)
+            await self._not_stored(practice.case_file(case.target, cause), case.target, error)
         return Verdict(retry_after=BUSY)
 
-    async def _not_stored(self, case: Case[Any], cause: Cause, error: NotStored) -> None:
+    async def _fenced(self, file: CaseFile, error: Exception) -> None:
+        """Somebody else holds the target by now; the incident is theirs to write."""
+        text = f"refused by fenced: {error}"
+        logger.warning("%s: %s", self.remedy.name, text)
+        try:
+            await file.refused("fenced", "the latest holder of the lease", "a later one", text)
+        except NotStored as problem:
+            logger.error("%s: %s", self.remedy.name, problem)
+
+    async def _not_stored(self, file: CaseFile, target: str, error: NotStored) -> None:
         """No audit, no action; people are told once, as soon as anything can be told again."""
-        text = f"nothing is done on {case.target}, because it could not be written down: {error}"
+        text = f"nothing is done on {target}, because it could not be written down: {error}"
         logger.error("%s: %s", self.remedy.name, text)
-        if case.target in self._untold:
+        if target in self._untold:
             return
-        self._untold.add(case.target)
-        file = self._practice.case_file(case.target, cause)
+        self._untold.add(target)
         next_step = "It is tried again by itself; see that the bus runs and that its audit stream has room."
         await file.alert(Severity.CRITICAL, AlertState.REFUSED, text, next_step)
 
     def _look_again(self, target: str, at: datetime) -> None:
-        """A timer of this process; after a restart `start` takes its place."""
+        """A timer of this process; after a restart `start` takes its place. The earliest of several holds."""
         waiting = self._again.get(target)
-        if waiting is not None and not waiting.done() and waiting is not asyncio.current_task():
-            return
-        self._again[target] = asyncio.create_task(self._revisit(target, at))
+        if waiting is not None and not waiting[1].done() and waiting[1] is not asyncio.current_task():
+            if waiting[0] <= at:
+                return
+            waiting[1].cancel()
+        self._again[target] = at, asyncio.create_task(self._revisit(target, at))
 
     async def _revisit(self, target: str, at: datetime) -> None:
+        clock = self._practice.clock
         while not self._stopping:
-            await self._practice.clock.sleep(max(timedelta(0), at - self._practice.clock.now()))
+            await clock.sleep(max(timedelta(0), at - clock.now()))
             verdict = await self._treat(self._case(target, None), Cause(new_id()))
             if verdict.retry_after is None:
                 return
-            at = self._practice.clock.now() + verdict.retry_after
+            at = clock.now() + verdict.retry_after

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functions.core.actuator import Actuator
 from functions.core.observation import Observation
 from functions.core.plan import LISTED, Plan, Planned, Rung
-from functions.core.ports import LedgerConflict, NotStored
+from functions.core.ports import Fenced, LedgerConflict, NotStored
 from schemas.remediation import ActionResult, ItemResult, Outcome, RungReport, UndoWhen
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Ladder:
         self._left -= 1
         try:
             result = await self._actuator.carry_out(planned)
-        except (NotStored, LedgerConflict):
+        except (NotStored, LedgerConflict, Fenced):
             raise  # nothing was done, or it is written down as begun: the next holder of the lease recovers
         except Exception as error:
             logger.exception("unexpected error in action %s", planned.action.action)

@@ -93,6 +93,11 @@ class Rung(BaseModel):
     unknown_effects: str = ""
     """what a dry run can't foretell"""
 
+    @property
+    def risk(self) -> Risk | None:
+        """The gravest of its actions; None without any."""
+        return gravest(action.risk for action in self.actions)
+
     def exact(self, unit: str) -> float:
         return sum(action.exact(unit) for action in self.actions)
 
@@ -140,6 +145,17 @@ class Plan(BaseModel):
     def size(self) -> int:
         return sum(len(rung.actions) for rung in self.rungs)
 
+    @property
+    def risk(self) -> Risk | None:
+        """The gravest of its actions; None without any."""
+        return gravest(action.risk for rung in self.rungs for action in rung.actions)
+
+    def only(self, rungs: Sequence[Rung]) -> "Plan":
+        """The same plan with these of its rungs only: the same object when that is all of them."""
+        if len(rungs) == len(self.rungs):
+            return self
+        return Plan(rungs=tuple(rungs), findings=self.findings, advice=self.advice, grace=self.grace)
+
     def steps(self) -> Iterator[Planned]:
         position = 0
         for rung in self.rungs:
@@ -169,6 +185,10 @@ class Plan(BaseModel):
                 for rung in self.rungs
             ),
         )  # fmt: skip
+
+
+def gravest(risks: Iterable[Risk]) -> Risk | None:
+    return max(risks, key=lambda risk: risk.rank, default=None)
 
 
 Item = TypeVar("Item")

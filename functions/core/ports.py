@@ -14,10 +14,12 @@ from typing import NamedTuple, Protocol, TypeVar
 from schemas.alert import Alert
 from schemas.approval import Approval, PendingPlan
 from schemas.audit import ActionEvent
+from schemas.facts.commands import Command
 from schemas.facts.files import FileItem, Root
 from schemas.fleet import Fleet
 from schemas.freeze import Freeze
 from schemas.incident import Incident
+from schemas.probes import Probes
 from schemas.remediation import ItemResult
 
 Answer = TypeVar("Answer")
@@ -72,6 +74,15 @@ class ContainerTools(Protocol):
         ...
 
 
+class CommandTools(Protocol):
+    def run(self, function: str, target: str, command: Command) -> ItemResult:
+        """Run an operator's own command for *target*: done when it ends with status 0, failed when it does not.
+
+        Refused when it could not even be started, so that nothing was done. The reason has the end of its output.
+        """
+        ...
+
+
 class Tools(Protocol):
     """All writing ports; one that isn't used is never built."""
 
@@ -85,6 +96,8 @@ class Tools(Protocol):
     def log_rotation(self) -> LogRotationTools: ...
     @property
     def containers(self) -> ContainerTools: ...
+    @property
+    def commands(self) -> CommandTools: ...
 
 
 class NotStored(Exception):
@@ -237,3 +250,18 @@ class Story(Protocol):
     async def alert(self, correlation: str, alert: Alert) -> bool:
         """Tell people; False when it could not be stored by now."""
         ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """All that an engine stands on."""
+
+    probes: Probes
+    tools: Tools
+    ledger: Ledger
+    leases: Leases
+    fence: Fence
+    brake: Brake
+    permits: Permits
+    plans: Plans
+    story: Story

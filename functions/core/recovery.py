@@ -1,8 +1,8 @@
 """Going on after a crash or a stop: never a blind second run."""
 
-import json
 from collections.abc import Awaitable, Callable
 
+from functions.core.approval import read_action
 from functions.core.case_file import CaseFile
 from functions.core.observation import Observation
 from functions.core.plan import Action
@@ -45,8 +45,9 @@ async def _what_became(
     file: CaseFile, remedy: AnyRemedy, begun: Begun, observation: Observation, take_back: TakeBack
 ) -> str:
     """A sentence about the interrupted action; empty when the incident is stuck because of it."""
-    action = _parse(remedy, begun)
-    if action is None:
+    try:
+        action = read_action(remedy, begun.action)
+    except (LookupError, ValueError):
         await file.stuck(f"an action of a kind this version doesn't know had begun: {begun.action.get('action')}")
         return ""
     if observation.gap.closed:
@@ -58,10 +59,3 @@ async def _what_became(
         await file.stuck(f"interrupted in: {action.title()}; how far it got is not known")
         return ""
     return f"interrupted in: {action.title()}; taken back" if await take_back(inverse, begun.rung) else ""
-
-
-def _parse(remedy: AnyRemedy, begun: Begun) -> Action | None:
-    for kind in remedy.actions:
-        if kind.model_fields["action"].default == begun.action.get("action"):
-            return kind.model_validate_json(json.dumps(begun.action))
-    return None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
 from functions.core.plan import Action, Plan
@@ -57,22 +58,46 @@ class Remedy(Generic[Section, Seen, Found]):
     gap: Callable[[Case[Section], Seen], Gap]
     survey: Callable[[Case[Section], Seen, Probes], Found]
     plan: Callable[[Case[Section], Seen, Found], Plan]
+    resources: Callable[[Case[Section]], tuple[str, ...]] = lambda case: (case.target,)
+    """what it may change, by names that functions share: two of them never change one thing at once"""
     scope: Scope = Scope.HOST
     extras: tuple[str, ...] = ()
     """optional dependency groups it needs"""
     privileges: tuple[str, ...] = field(default=())
     """what it needs beyond an ordinary user's rights, one sentence each"""
+    target_globs: bool = False
+    """`targets` gives globs of canonical names, because the names themselves come only with events"""
 
     @property
     def domain(self) -> str:
         return self.name.partition(".")[0]
 
+    def permits(self, target: str, targets: list[str]) -> bool:
+        """Whether *target*, a canonical name, is one of *targets*, which `targets` gave. Pure."""
+        if self.target_globs:
+            return any(fnmatchcase(target, glob) for glob in targets)
+        return target in targets
+
 
 AnyRemedy = Remedy[Any, Any, Any]
 
 
-def match_target(wanted: str, targets: list[str]) -> list[str]:
-    """The targets that *wanted* names: exactly, or by the part after the colon (`/var` for `bytes:/var`). Pure."""
+def match_target(wanted: str, targets: list[str], *, globs: bool = False) -> list[str]:
+    """The targets that *wanted* names: exactly, or by the part after the colon (`/var` for `bytes:/var`). Pure.
+
+    With *globs* the targets are globs: the answer is what *wanted* itself names among what they permit.
+    """
     if wanted in targets:
         return [wanted]
-    return [target for target in targets if target.partition(":")[2] == wanted]
+    if not globs:
+        return [target for target in targets if target.partition(":")[2] == wanted]
+    if any(fnmatchcase(wanted, glob) for glob in targets):
+        return [wanted]
+    kinds = dict.fromkeys(glob.partition(":")[0] for glob in targets)
+    names = [f"{kind}:{wanted}" for kind in kinds if kind and not is_glob(kind)]
+    return [name for name in names if any(fnmatchcase(name, glob) for glob in targets)]
+
+
+def is_glob(target: str) -> bool:
+    """Whether it stands for many names. Pure."""
+    return any(char in target for char in "*?[")

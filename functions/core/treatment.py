@@ -1,94 +1,61 @@
-"""One run over one target, under its lease: remember, plan, ask the guard, climb, conclude."""
+"""One run over one target, under its leases: remember, plan, ask the guard; then carry out, ask a person, or tell."""
 
 import dataclasses
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
-from functions.core.actuator import Actuator, Foretold, Live
-from functions.core.case_file import CaseFile, Cause
-from functions.core.conclusion import report
-from functions.core.guard import Go, Refuse, Wait, decide, precheck
-from functions.core.ladder import Ladder
-from functions.core.observation import Observation, Observer
-from functions.core.plan import Action, Plan, Planned
-from functions.core.ports import Held, Ledger, Story, Tools
+from functions.core import evidence
+from functions.core.approval import Approvals
+from functions.core.case_file import Cause
+from functions.core.execution import Execution
+from functions.core.guard import before_plan, decide
+from functions.core.observation import Observation
+from functions.core.plan import Plan
+from functions.core.ports import Held
+from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.recovery import recover
-from functions.core.remedy import AnyRemedy, Case
+from functions.core.remedy import Case
+from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
-from schemas.clock import Clock
 from schemas.health import Level
 from schemas.incident import Incident, IncidentState
 from schemas.probes import ProbeError
-from schemas.remediation import ActionResult, Gap, Mode, Outcome
-from schemas.settings.policy import EffectivePolicy
-from schemas.trigger import Asked
+from schemas.remediation import Gap, Mode, Outcome
 from schemas.units import show_duration
 
 logger = logging.getLogger(__name__)
 
-FENCED = "fenced: the lease on the target was lost"
-STOPPED = "the function is being stopped; what is left goes on at its next start"
 MOST_STRANGERS = 100
 """Refused names that are told; more of them are a flood, and the audit stream must not fill up with it."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What to do with the message: acknowledge (no `retry_after`), or deliver again later; and when to look again."""
-
-    retry_after: timedelta | None = None
-    look_again: datetime | None = None
-
-
-SETTLED = Verdict()
-
-
-@dataclass(frozen=True)
-class Practice:
-    """What every treatment of one function shares."""
-
-    remedy: AnyRemedy
-    policy: EffectivePolicy
-    host: str
-    observer: Observer
-    tools: Tools
-    ledger: Ledger
-    story: Story
-    clock: Clock
-    stopping: Callable[[], bool]
-    strangers: set[str] = field(default_factory=set)
-    """targets of events that were refused because the configuration knows none of the name"""
-
-    def case_file(self, target: str, cause: Cause) -> CaseFile:
-        """Empty: what is remembered about the target is read by `CaseFile.open`."""
-        return CaseFile(
-            self.ledger, self.story, self.clock, self.host, self.remedy.name, target, cause, self.policy.mode
-        )
-
-
 class Treatment:
-    """Holds the case file while the lease is held."""
+    """Holds the case file while the leases are held."""
 
     def __init__(self, practice: Practice, case: Case[Any], cause: Cause, held: Held) -> None:
         self._practice = practice
         self._policy = practice.policy
         self._case = case
         self._cause = cause
-        self._held = held
         self._file = practice.case_file(case.target, cause)
+        self._execution = Execution(practice, case, self._file, held)
+        self._approvals = Approvals(practice, self._file)
 
     async def run(self) -> Verdict:
-        """The whole path. Raises NotStored, LedgerConflict: then nothing more was done."""
+        """The whole path. Raises NotStored, LedgerConflict, Fenced: then nothing more was done."""
         practice, file = self._practice, self._file
         await file.open()
+        if self._cause.answer is not None:
+            await self._approvals.heard(self._cause.answer)
+            if self._approvals.granted is None:
+                return SETTLED
         # Under the lease: what was seen before somebody else worked on the target doesn't count.
         observation = await practice.observer.since(max(self._case.now, file.quiet_since), self._case)
         if file.incident is not None and file.incident.state is IncidentState.ACTING:
-            await recover(file, practice.remedy, file.incident, observation, self._apply_inverse)
+            if practice.ports.brake.frozen() is not None:
+                return SETTLED  # what was begun is settled when the freeze is lifted
+            await recover(file, practice.remedy, file.incident, observation, self._execution.apply_inverse)
             observation = await practice.observer.anew(self._case)
         if not observation.gap.known:
             return await self._unknown(observation.gap)
@@ -99,12 +66,12 @@ class Treatment:
     def _healthy_again(self) -> bool:
         """The collector says ok, with its hysteresis: the alarm is over although the target lies lower still."""
         event = self._case.event
-        return self._cause.asked is None and event is not None and event.level is Level.OK
+        return not self._cause.authority.person and event is not None and event.level is Level.OK
 
     async def _unknown(self, gap: Gap) -> Verdict:
         text = f"{self._case.target}: the truth is unknown, so nothing is done: {gap.reason}"
         logger.warning(text)
-        if self._cause.asked is not None:
+        if self._cause.authority.person:
             await self._file.tell(Step.VERIFIED, text, outcome=Outcome.INCONCLUSIVE, gap=gap, final=True)
         return SETTLED
 
@@ -112,39 +79,55 @@ class Treatment:
         text, fields = f"{self._case.target} is healthy", {"outcome": Outcome.DONE, "gap": observation.gap}
         if self._file.incident is not None:
             await self._file.audit(Step.HEALED, text=text, **fields)
-            await self._file.close()
+            await self._execution.close()
             await self._file.tell(Step.HEALED, text, final=True, **fields)
             await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
-        elif self._cause.asked is not None:
+        elif self._cause.authority.person:
             await self._file.tell(Step.VERIFIED, f"{text}; nothing to do", final=True, **fields)
         return SETTLED
 
     async def _open(self, observation: Observation) -> Verdict:
-        if self._file.incident is None and self._cause.asked is None and not await self._permitted():
+        authority = self._cause.authority
+        if self._file.incident is None and not authority.person and not await self._permitted():
             return SETTLED
-        incident = self._file.incident or await self._begin(observation)
-        if incident.state is IncidentState.STUCK and self._cause.asked is None:
+        await self._approvals.expire(self._file.incident or await self._begin(observation))
+        incident = self._file.incident
+        assert incident is not None
+        if incident.state is IncidentState.STUCK and authority in {Authority.EVENT, Authority.APPROVAL}:
             return SETTLED
-        early = precheck(self._policy, incident, self._cause.asked, self._practice.clock.now())
+        self._file.note(
+            samples=evidence.looked(
+                incident, self._policy, observation.began, unhealthy=True, event=self._case.event, authority=authority
+            )
+        )
+        early = before_plan(self._situation(observation))
         if early is not None:
-            return await self._not_now(early)
-        plan = await self._plan(observation, incident)
+            return await self._decided(early, observation)
+        plan = await self._plan(observation)
         if plan is None:
             return SETTLED
-        decision = decide(plan, self._policy, incident, self._cause.asked, self._practice.clock.now())
-        if not isinstance(decision, Go):
-            return await self._not_now(decision, plan, observation)
-        return await self._carry_out(plan, self._actuator(decision.mode), observation)
+        return await self._decided(decide(self._situation(observation, plan)), observation, plan)
+
+    def _situation(self, observation: Observation, plan: Plan | None = None) -> Situation:
+        practice, policy = self._practice, self._policy
+        assert self._file.incident is not None
+        now = practice.clock.now()
+        return Situation(
+            policy, self._file.incident, now, observation.gap, self._cause.authority, plan,
+            planned_at=observation.began if plan is not None else None, fleet=practice.ports.permits.view(now),
+            freeze=practice.ports.brake.frozen(),
+            clock_jump=practice.steadiness.jump(policy.clock_tolerance, policy.cooldown),
+        )  # fmt: skip
 
     async def _permitted(self) -> bool:
         """The configuration permits, an event only points: a target that is none here is refused, told once."""
-        target, strangers = self._case.target, self._practice.strangers
+        target, strangers, remedy = self._case.target, self._practice.strangers, self._practice.remedy
         try:
             targets = await self._practice.observer.targets(self._case.settings)
         except ProbeError as error:
-            logger.warning("%s: its targets can't be listed, so nothing is done: %s", self._practice.remedy.name, error)
+            logger.warning("%s: its targets can't be listed, so nothing is done: %s", remedy.name, error)
             return False
-        if target in targets:
+        if remedy.permits(target, targets):
             return True
         if target not in strangers and len(strangers) < MOST_STRANGERS:
             strangers.add(target)
@@ -153,24 +136,31 @@ class Treatment:
 
     async def _begin(self, observation: Observation) -> Incident:
         """Open an incident and alert, before anything else."""
-        incident = self._file.begin(observation.gap, remembered=self._cause.asked is not Asked.DRY_RUN)
-        if self._cause.asked is Asked.DRY_RUN:
+        remembered = self._cause.authority is not Authority.DRY_RUN
+        incident = self._file.begin(observation.gap, remembered=remembered)
+        if not remembered:
             return incident
         event = self._case.event
         reason = event.reason if event is not None and event.reason else f"{self._case.target} is not healthy"
         await self._file.audit(Step.OPENED, gap=observation.gap, text=reason)
         grave = event is None or event.level.rank >= Level.CRITICAL.rank
-        acts = self._policy.mode is Mode.AUTO
+        acts = self._policy.mode.rank >= Mode.APPROVE.rank
         alerted_at = await self._file.alert(
             Severity.CRITICAL if grave else Severity.WARNING,
             AlertState.OPENED,
             reason,
             "A plan follows, then its actions." if acts else "A plan follows; the policy lets nothing be changed.",
         )
-        return await self._file.remember(alerted_at=alerted_at)
+        incident = await self._file.remember(alerted_at=alerted_at)
+        await self._practice.ports.permits.report(unhealthy=True)
+        return incident
 
-    async def _plan(self, observation: Observation, incident: Incident) -> Plan | None:
-        now = self._practice.clock.now()
+    async def _plan(self, observation: Observation) -> Plan | None:
+        """A new plan; the one that a person granted, if one did."""
+        if self._cause.authority is Authority.APPROVAL:
+            return self._approvals.granted
+        now, incident = self._practice.clock.now(), self._file.incident
+        assert incident is not None
         skip = frozenset(rung for rung, until in incident.ineffective.items() if until > now)
         case = dataclasses.replace(self._case, now=now, skip_rungs=skip)
         try:
@@ -182,141 +172,60 @@ class Treatment:
             return None
         return self._practice.remedy.plan(case, observation.seen, found)
 
-    async def _not_now(
-        self, decision: Refuse | Wait, plan: Plan | None = None, observation: Observation | None = None
-    ) -> Verdict:
-        incident = self._file.incident
-        assert incident is not None
-        told_before = self._cause.asked is None and incident.refusal == decision.rule
-        fields: dict[str, Any] = {}
-        if plan is not None and observation is not None:
+    # What was decided.
+
+    async def _decided(self, decision: Decision, observation: Observation, plan: Plan | None = None) -> Verdict:
+        if isinstance(decision, Go):
+            chosen = decision.plan
+            if self._cause.authority is Authority.APPROVAL and not await self._approvals.use():
+                return SETTLED
+            outcome = await self._execution.run(decision, observation, lambda: self._situation(observation, chosen))
+            return outcome if isinstance(outcome, Verdict) else await self._decided(outcome, observation, plan)
+        if isinstance(decision, NeedsApproval):
+            return await self._approvals.ask(decision.plan, observation)
+        fields = {}
+        if plan is not None:
             fields["plan"] = plan.summary(self._practice.remedy.name, self._case.target, observation.gap)
         if isinstance(decision, Wait):
-            quiet = decision.rule == "cooldown" and self._policy.mode is not Mode.AUTO
-            if not told_before and not quiet:
-                await self._deferred(decision, fields)
-            return Verdict(look_again=decision.until if self._policy.mode is Mode.AUTO else None)
-        if not told_before:
-            await self._refused(decision, fields)
-        return SETTLED
+            return await self._wait(decision, fields)
+        return await self._refuse(decision, fields)
 
-    async def _deferred(self, wait: Wait, fields: dict[str, Any]) -> None:
-        left = show_duration(wait.until - self._practice.clock.now())
-        text = f"{wait.rule}: {self._case.target} is looked at again in {left}"
-        await self._file.audit(Step.DEFERRED, rule=wait.rule, outcome=Outcome.DEFERRED, text=text, **fields)
-        await self._file.tell(Step.DEFERRED, text, outcome=Outcome.DEFERRED, **fields)
-        await self._file.remember(refusal=wait.rule)
-
-    async def _refused(self, refuse: Refuse, fields: dict[str, Any]) -> None:
-        text = f"refused by {refuse.rule}: limit {refuse.limit}, seen {refuse.seen}; {refuse.hint}"
-        await self._file.audit(
-            Step.REFUSED, rule=refuse.rule, limit=refuse.limit, seen=refuse.seen, outcome=Outcome.REFUSED, text=text,
-            **fields,
-        )  # fmt: skip
-        await self._file.tell(Step.REFUSED, text, outcome=Outcome.REFUSED, final=True, **fields)
-        if self._cause.asked is None:
-            title = f"{self._case.target}: {text}"
-            await self._file.alert(Severity.WARNING, AlertState.REFUSED, title, refuse.hint)
-            await self._file.remember(refusal=refuse.rule)
-
-    # Carrying out.
-
-    def _actuator(self, mode: Mode) -> Actuator:
-        return self._live() if mode is Mode.AUTO else Foretold()
-
-    def _live(self) -> Live:
-        observer = self._practice.observer
-        return Live(
-            self._practice.tools, observer.executor, self._file, lambda: observer.look(self._case),
-            self._settle_and_observe, settles=bool(self._policy.settle),
-        )  # fmt: skip
-
-    async def _settle_and_observe(self) -> Observation:
-        if self._policy.settle:
-            await self._practice.clock.sleep(self._policy.settle)
-        return await self._practice.observer.anew(self._case)
-
-    async def _carry_out(self, plan: Plan, actuator: Actuator, before: Observation) -> Verdict:
-        file, began = self._file, self._practice.clock.now()
-        assert file.incident is not None
-        file.mode = actuator.mode
-        summary = plan.summary(self._practice.remedy.name, self._case.target, before.gap)
-        text = f"{len(plan.rungs)} rungs with {plan.size} actions for {self._case.target}"
-        await file.audit(Step.PLANNED, plan=summary, plan_hash=plan.hash, gap=before.gap, text=text)
-        await file.tell(Step.PLANNED, text, plan=summary, plan_hash=plan.hash, gap=before.gap)
-        file.note(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap, refusal="")
-        ladder = Ladder(plan, actuator, before, self._undo, self._policy.max_actions)
-        await ladder.climb(self._stop_reason, self._policy.ineffective_share)
-        return await self._conclude(plan, actuator, before, ladder, began)
-
-    def _stop_reason(self) -> str:
-        if self._held.lost:
-            return FENCED
+    def _told_before(self, rule: str) -> bool:
         incident = self._file.incident
-        if self._file.mode is Mode.AUTO and incident is not None and incident.state is IncidentState.STUCK:
-            return "what could not be taken back is left to a person"
-        return STOPPED if self._practice.stopping() else ""
+        return not self._cause.authority.person and incident is not None and incident.refusal == rule
 
-    async def _undo(self, planned: Planned, result: ActionResult | None) -> bool:
-        """Take one action back, once. True when there was something to take back and it worked."""
-        inverse = planned.action.inverse(result)
-        return inverse is not None and await self._apply_inverse(inverse, planned.rung.name)
+    async def _wait(self, wait: Wait, fields: dict[str, Any]) -> Verdict:
+        acts = self._policy.mode.rank >= Mode.APPROVE.rank
+        if not self._told_before(wait.rule) and (acts or wait.rule != "cooldown"):
+            left = show_duration(wait.until - self._practice.clock.now())
+            text = f"{wait.rule}: {self._case.target} is looked at again in {left}; {wait.seen} of {wait.limit}"
+            await self._file.audit(
+                Step.DEFERRED, rule=wait.rule, limit=wait.limit, seen=wait.seen, outcome=Outcome.DEFERRED, text=text,
+                **fields,
+            )  # fmt: skip
+            await self._file.tell(Step.DEFERRED, text, outcome=Outcome.DEFERRED, final=True, **fields)
+            self._file.note(refusal=wait.rule)
+        await self._file.remember()
+        return Verdict(look_again=wait.until if acts else None)
 
-    async def _apply_inverse(self, inverse: Action, rung: str) -> bool:
-        await self._file.undoing(inverse, rung)
-        result = await self._live().apply(inverse)
-        text = await self._file.undone(inverse, rung, result)
-        if result.outcome in {Outcome.DONE, Outcome.SKIPPED}:
-            return True
-        await self._file.stuck(f"could not take back: {text}")
-        return False
+    async def _refuse(self, refuse: Refuse, fields: dict[str, Any]) -> Verdict:
+        if not self._told_before(refuse.rule):
+            text = f"refused by {refuse.rule}: limit {refuse.limit}, seen {refuse.seen}; {refuse.hint}"
+            await self._file.refused(refuse.rule, refuse.limit, refuse.seen, text, **fields)
+            if not self._cause.authority.person:
+                await self._tell_people(refuse, f"{self._case.target}: {text}")
+                self._file.note(refusal=refuse.rule)
+        await self._file.remember()
+        return Verdict(look_again=refuse.until)
 
-    async def _conclude(
-        self, plan: Plan, actuator: Actuator, before: Observation, ladder: Ladder, began: datetime
-    ) -> Verdict:
-        file, now = self._file, self._practice.clock.now()
-        assert file.incident is not None
-        step, outcome = actuator.conclude(ladder.observation.gap)
-        if ladder.rolled_back and step is Step.UNHEALED:
-            outcome = Outcome.ROLLED_BACK
-        told = report(file.incident, actuator.mode, step, outcome, plan, before, ladder, began, now)
-        text = f"{self._case.target}: {step}; {told.next}"
-        fields: dict[str, Any] = {"outcome": outcome, "gap": told.gap_after, "plan_hash": plan.hash}
-        if ladder.broken is not None:
-            await file.audit(Step.FAILED, text=ladder.halted, outcome=Outcome.FAILED, plan_hash=plan.hash)
-        await file.audit(step, text=text, report=told, **fields)
-        await self._write_end(step, ladder, now)
-        if step is Step.HEALED:
-            title = f"{self._case.target} is healthy again"
-            await file.alert(Severity.INFO, AlertState.RESOLVED, title, "The incident is closed.", told)
-        elif step is Step.UNHEALED and ladder.halted not in {FENCED, STOPPED}:
-            title = f"{self._case.target} is still not healthy"
-            await file.alert(Severity.CRITICAL, AlertState.UNHEALED, title, told.next, told)
-        await file.tell(step, text, report=told, final=True, **fields)
-        if ladder.halted in {FENCED, STOPPED}:
-            return Verdict(retry_after=timedelta(seconds=1))
-        retry = step is Step.UNHEALED and self._policy.mode is Mode.AUTO
-        return Verdict(look_again=now + self._policy.cooldown if retry else None)
-
-    async def _write_end(self, step: Step, ladder: Ladder, now: datetime) -> None:
-        """The end of a walk, as the incident keeps it."""
-        incident, gap = self._file.incident, ladder.observation.gap
-        assert incident is not None
-        ineffective = {rung.name: now + self._policy.ineffective_for for rung in ladder.ineffective}
-        if step is Step.HEALED:
-            await self._file.close()
-        elif incident.state is IncidentState.STUCK:
+    async def _tell_people(self, refuse: Refuse, title: str) -> None:
+        """Once per incident and rule; about a storm once among all hosts."""
+        if refuse.rule != "storm":
+            await self._file.alert(Severity.WARNING, AlertState.REFUSED, title, refuse.hint)
             return
-        elif step is Step.WOULD:
-            await self._file.remember()
-        elif ladder.broken is not None and incident.begun is not None and not ladder.taken_back:
-            await self._file.stuck(ladder.halted)
-        elif ladder.halted in {FENCED, STOPPED}:
-            await self._file.remember(gap=gap)  # still acting: the next holder of the lease goes on at once
-        elif incident.attempts >= self._policy.max_attempts:
-            await self._file.remember(ineffective=incident.ineffective | ineffective, gap=gap)
-            await self._file.stuck(f"{incident.attempts} attempts did not close the gap")
-        else:
-            await self._file.remember(
-                state=IncidentState.OPEN, begun=None, ineffective=incident.ineffective | ineffective, gap=gap
-            )
+        fleet = self._practice.ports.permits.view(self._practice.clock.now())
+        unhealthy = len(fleet.unhealthy)
+        if await self._practice.ports.permits.storm(begins=True, unhealthy=unhealthy, members=fleet.members):
+            await self._file.audit(Step.STORM, rule="storm", limit=refuse.limit, seen=refuse.seen, text=title)
+            title = f"{unhealthy} of {fleet.members} hosts are unhealthy at once: {self._practice.remedy.title}"
+            await self._file.alert(Severity.CRITICAL, AlertState.STORM, title, refuse.hint)

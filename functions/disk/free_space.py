@@ -54,6 +54,7 @@ REMEDY = Remedy(
     gap=gap,
     survey=survey,
     plan=plan,
+    resources=lambda case: (f"filesystem:{case.target.partition(':')[2]}",),  # its bytes and inodes are one thing
     extras=("logs", "containers"),
     privileges=(
         "root, or CAP_SYS_PTRACE, to know which files other users' processes have open; else no file is cleaned",

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, NamedTuple
 
 from functions.core.ports import ToolError
 from schemas.probes import ProbeError
@@ -47,10 +47,23 @@ class Completed:
     """output beyond `CAPTURED` was read and dropped"""
 
     @property
+    def ending(self) -> str:
+        """How it ended: `status 3`, `signal SIGKILL`."""
+        return _status(self.status)
+
+    @property
     def last_error(self) -> str:
         """The last line of the errors that says something, or of the output when there were none; safe to show."""
         lines = [line.strip() for line in (self.stderr.strip() or self.stdout.strip()).splitlines() if line.strip()]
         return plain(lines[-1]) if lines else ""
+
+
+class Identity(NamedTuple):
+    """Whose rights a command has, when they are not ours."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
 
 
 @dataclass(frozen=True)
@@ -86,26 +99,36 @@ class Commands:
         Raises `self.error` when the command is missing, does not end in time, or ends with a status that is not
         in *accept*; an empty *accept* takes every status.
         """
+        completed = self.finish(self.start(argv, pass_fds=pass_fds), argv, timeout)
+        if accept and completed.status not in accept:
+            said = completed.last_error or "silent"
+            raise self.error(f"{_shown(argv)} ended with {completed.ending}: {said}")
+        return completed
+
+    def start(
+        self, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, directory: str = "/",
+        identity: Identity | None = None, pass_fds: Sequence[int] = (),
+    ) -> "subprocess.Popen[bytes]":  # fmt: skip
+        """Start *argv* in a session of its own; `finish` must follow. Raises `self.error`: then nothing was begun."""
         binary = self.find(argv[0])
         if binary is None:
             package = PACKAGES.get(argv[0], argv[0])
             raise self.error(f"{argv[0]} is not installed; install the package {package}")
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [binary, *argv[1:]],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env={"LC_ALL": "C", "PATH": self.path, **self.environment},
-                cwd="/", start_new_session=True, pass_fds=pass_fds,
+                cwd=directory, start_new_session=True, pass_fds=pass_fds,
+                user=identity.user if identity is not None else None,
+                group=identity.group if identity is not None else None,
+                extra_groups=identity.extra_groups if identity is not None else None,
             )  # fmt: skip
         except OSError as problem:
             raise self.error(f"{_shown(argv)} could not be started: {problem.strerror}") from problem
-        completed = self._finish(process, argv, timeout)
-        if accept and completed.status not in accept:
-            said = completed.last_error or "silent"
-            raise self.error(f"{_shown(argv)} ended with {_status(completed.status)}: {said}")
-        return completed
 
-    def _finish(self, process: "subprocess.Popen[bytes]", argv: Sequence[str], timeout: float) -> Completed:
+    def finish(self, process: "subprocess.Popen[bytes]", argv: Sequence[str], timeout: float) -> Completed:
+        """Wait for its end, at most *timeout* seconds. Raises `self.error` when it had to be killed."""
         deadline = time.monotonic() + timeout
         assert process.stdout is not None
         assert process.stderr is not None

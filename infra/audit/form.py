@@ -47,6 +47,11 @@ def signed_manifest(manifest: Mapping[str, Any]) -> bytes:
     return MANIFEST + canonical({key: value for key, value in manifest.items() if key != "signature"})
 
 
+def signed_rotation(rotation: Mapping[str, Any]) -> bytes:
+    """Of the document that hands a chain over: `old`, `new` (public keys in hexadecimal), `at`; both keys sign this."""
+    return ROTATION + canonical({key: value for key, value in rotation.items() if not key.startswith("signature")})
+
+
 def fingerprint(public_key: bytes) -> str:
     """Of the raw 32 bytes of an Ed25519 public key."""
     return digest(public_key)

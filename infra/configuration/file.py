@@ -129,6 +129,8 @@ class _Reader:
         values: dict[str, Any] = {}
         for name_node, value_node in node.value:
             name = self._loader.construct_object(name_node, deep=True)
+            if isinstance(name, bool):
+                name = name_node.value  # `on:` is a key like any other; YAML 1.1 alone takes it for true
             if not isinstance(name, str):
                 self.problems.append(
                     f"{self._path}:{_line(name_node)}: the key {name!r} is no text; put it into quotes"

@@ -16,6 +16,7 @@ from infra.configuration import file as settings_file
 from infra.configuration.fields import is_text, section_at, settings_in
 from infra.configuration.file import Key, SettingsFile
 from infra.configuration.problems import problems_of
+from infra.configuration.sections import BadSection, configuration_type
 from schemas.settings.root import Configuration
 
 PREFIX = "ANSAI_"
@@ -55,7 +56,8 @@ class Loaded:
         """Where the value at *key* comes from."""
         if key in self.origins:
             return self.origins[key]
-        whole = (key[:length] for length in range(len(key) - 1, 0, -1) if not _holds_sections(key[:length]))
+        root = type(self.configuration)
+        whole = (key[:length] for length in range(len(key) - 1, 0, -1) if not _holds_sections(root, key[:length]))
         return next((self.origins[outer] for outer in whole if outer in self.origins), "default")
 
 
@@ -75,37 +77,64 @@ def read(
     Raises ConfigurationError with every problem that was found.
     """
     environment = os.environ if environment is None else environment
+    try:
+        root = configuration_type()
+    except BadSection as error:
+        raise ConfigurationError(str(error)) from error
     found = find(path, environment)
     layers = [from_file(found)] if found is not None else []
-    layers += [from_environment(environment), from_options(options or {})]
+    layers += [from_environment(environment, root), from_options(options or {})]
     values: dict[str, Any] = {}
     origins: dict[Key, str] = {}
     for layer in layers:
-        values = _merge(values, layer.values)
-        origins = _replace(origins, layer.origins)
+        values = _merge(root, values, layer.values)
+        origins = _replace(root, origins, layer.origins)
     try:
-        configuration = Configuration.model_validate(values)
+        configuration = root.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(*problems_of(error, Configuration, values, origins, found)) from None
+        raise ConfigurationError(*problems_of(error, root, values, origins, found)) from None
     loaded = Loaded(configuration, found, origins)
-    if configuration.policy.functions and (problems := _policies_of_nobody(loaded)):
+    problems = [*_policies_of_nobody(loaded), *_custom_actions_that_fit_nothing(loaded)]
+    if problems:
         raise ConfigurationError(*problems)
     return loaded
 
 
-def _policies_of_nobody(loaded: Loaded) -> list[str]:
+def _policies_of_nobody(loaded: Loaded) -> Iterator[str]:
     """A policy under a misspelt name would silently not be in force."""
-    from functions import registry  # only when there is something to compare: it asks every installed package
+    policies = loaded.configuration.policy.functions
+    if not policies:
+        return
+    from functions import registry  # only when there is something to compare
 
-    known = registry.names()
-    problems = []
-    for name in loaded.configuration.policy.functions:
+    known = registry.names(loaded.configuration.custom_actions)
+    for name in policies:
         if name not in known:
-            key: Key = ("policy", "functions", name)
             near = get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
-            problems.append(f"{loaded.origin(key)}: {'.'.join(map(str, key))}: there is no such function; {hint}")
-    return problems
+            yield _problem(loaded, ("policy", "functions", name), f"there is no such function; {hint}")
+
+
+def _custom_actions_that_fit_nothing(loaded: Loaded) -> Iterator[str]:
+    """Events nobody publishes and fields that an event doesn't have would be found out too late: at the first event."""
+    if not loaded.configuration.custom_actions:
+        return
+    from functions import registry
+    from functions.custom.checking import problems
+
+    for index, action in enumerate(loaded.configuration.custom_actions):
+        here: Key = ("custom_actions", index)
+        try:
+            event = registry.health_model(action.on)
+        except registry.UnknownEvent as error:
+            yield _problem(loaded, (*here, "on"), str(error))
+            continue
+        for below, what in problems(action, event):
+            yield _problem(loaded, (*here, *below), what)
+
+
+def _problem(loaded: Loaded, key: Key, what: str) -> str:
+    return f"{loaded.origin(key)}: {'.'.join(map(str, key))}: {what}"
 
 
 def find(path: str | None, environment: Mapping[str, str]) -> str | None:
@@ -134,7 +163,7 @@ def from_file(path: str) -> Layer:
     return Layer(said.values, {key: f"{path}:{line}" for key, line in said.lines.items() if key})
 
 
-def from_environment(environment: Mapping[str, str]) -> Layer:
+def from_environment(environment: Mapping[str, str], root: type[Configuration]) -> Layer:
     """The `ANSAI_…` variables that are settings: `ANSAI_BUS__URL` is bus.url. An empty one counts as not set.
 
     A value is read as YAML (`30 days`, `false`, `[a, b]`), but is taken as it is where text is wanted.
@@ -145,12 +174,12 @@ def from_environment(environment: Mapping[str, str]) -> Layer:
         if not name.startswith(PREFIX) or not environment[name]:
             continue
         key = tuple(name.removeprefix(PREFIX).lower().split(SEPARATOR))
-        if key[0] not in Configuration.model_fields:
-            if hint := _nearly_a_setting(key):
+        if key[0] not in root.model_fields:
+            if hint := _nearly_a_setting(root, key):
                 problems.append(f"{name}: {hint}")
             continue
         try:
-            value = environment[name] if is_text(Configuration, key) else settings_file.scalar(environment[name])
+            value = environment[name] if is_text(root, key) else settings_file.scalar(environment[name])
         except settings_file.Unreadable:
             problems.append(f"{name}: {environment[name]!r} is no valid YAML; put text with : or # into quotes")
             continue
@@ -169,16 +198,16 @@ def from_options(options: Mapping[str, str | None]) -> Layer:
     return layer
 
 
-def _nearly_a_setting(key: tuple[str, ...]) -> str:
+def _nearly_a_setting(root: type[Configuration], key: tuple[str, ...]) -> str:
     """Why a variable that names no section is a mistake all the same; empty when it is somebody else's."""
-    for section, _ in settings_in(Configuration):
+    for section, _ in settings_in(root):
         if key[0].startswith(f"{section}_"):
             rest = SEPARATOR.join((key[0].removeprefix(f"{section}_").strip("_"), *key[1:]))
             return (
                 f"sections and keys are joined by two underscores: {PREFIX}{section.upper()}{SEPARATOR}{rest.upper()}"
             )
     if len(key) > 1:
-        sections = ", ".join(Configuration.model_fields)
+        sections = ", ".join(root.model_fields)
         return f"{key[0]} is no section; there are {sections}"
     return ""
 
@@ -201,26 +230,26 @@ def _keys(key: Key, value: Any) -> Iterator[Key]:
             yield from _keys((*key, name), inner)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any], key: Key = ()) -> dict[str, Any]:
+def _merge(root: type[Configuration], below: dict[str, Any], above: dict[str, Any], key: Key = ()) -> dict[str, Any]:
     """*above* wins: sections key by key, every other value as a whole."""
     merged = dict(below)
     for name, value in above.items():
         here = (*key, name)
         old = merged.get(name)
-        if isinstance(value, dict) and isinstance(old, dict) and _holds_sections(here):
-            merged[name] = _merge(old, value, here)
+        if isinstance(value, dict) and isinstance(old, dict) and _holds_sections(root, here):
+            merged[name] = _merge(root, old, value, here)
         else:
             merged[name] = value
     return merged
 
 
-def _replace(below: Mapping[Key, str], above: Mapping[Key, str]) -> dict[Key, str]:
+def _replace(root: type[Configuration], below: Mapping[Key, str], above: Mapping[Key, str]) -> dict[Key, str]:
     """The origins of merged layers: a value that was replaced as a whole leaves nothing behind."""
-    whole = {key for key in above if not _holds_sections(key)}
+    whole = {key for key in above if not _holds_sections(root, key)}
     kept = {key: origin for key, origin in below.items() if not any(key[:n] in whole for n in range(1, len(key)))}
     return {**kept, **above}
 
 
-def _holds_sections(key: Key) -> bool:
+def _holds_sections(root: type[Configuration], key: Key) -> bool:
     """A section, or a mapping with free keys to sections, like policy.functions."""
-    return any(section_at(Configuration, path) is not None for path in (key, (*key, "")))
+    return any(section_at(root, path) is not None for path in (key, (*key, "")))

@@ -3,26 +3,33 @@
 import asyncio
 import gc
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from bus import subjects
 from bus.port import Bucket, Bus, Consumption, StreamName, Subscription
 from functions.core.engine import Engine
-from functions.core.ports import Tools
+from functions.core.ports import Ports, Tools
 from functions.core.remedy import AnyRemedy, Scope
+from infra.audit.fill import FillWatch
+from infra.audit.keys import Keyring
+from infra.hosts.brake import BusBrake
+from infra.hosts.fence import LocalFence
+from infra.hosts.fleet import FleetMirror
 from infra.hosts.inbox import Inbox
-from infra.hosts.state import BusLeases, BusLedger
+from infra.hosts.leases import BusLeases
+from infra.hosts.permits import BusPermits
+from infra.hosts.plans import BusPlans
+from infra.hosts.state import BusLedger
 from infra.hosts.story import BusStory, Publisher
 from schemas.clock import Clock, SystemClock
 from schemas.envelope import new_id
 from schemas.probes import Probes
+from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
-
-logger = logging.getLogger(__name__)
 
 ACK_WAIT = timedelta(seconds=30)
 
@@ -36,14 +43,22 @@ class Machine:
     tools: Tools
 
 
+class _Stoppable(Protocol):
+    async def stop(self) -> None: ...
+
+
 class FunctionHost:
-    """Start it, and it heals until it is stopped. `every_trigger` makes it answer for names nobody has."""
+    """Start it, and it heals until it is stopped. `every_trigger` makes it answer for names nobody has.
+
+    *directory* is where this machine keeps what no server may lose: keys and heads of the audit trail, fences.
+    """
 
     def __init__(
         self, remedies: Sequence[AnyRemedy], configuration: Configuration, bus: Bus, spool: Publisher, machine: Machine,
         *, clock: Clock | None = None, every_trigger: bool = False, ack_wait: timedelta = ACK_WAIT, name: str = "",
+        directory: Path | None = None, version: str = "",
     ) -> None:  # fmt: skip
-        self._remedies = [each for each in remedies if configuration.policy.of(each.name).enabled]
+        self._remedies = list(remedies)
         self._configuration = configuration
         self._bus = bus
         self._machine = machine
@@ -51,16 +66,25 @@ class FunctionHost:
         self._every_trigger = every_trigger
         self._ack_wait = ack_wait
         self._name = name or process_name([each.name for each in remedies])
-        self._emitter = new_id()
-        self._story = BusStory(bus, spool, machine.host, self._emitter)
-        self._ledgers: list[BusLedger] = []
+        self._holder = new_id()
+        directory = directory or state_directory()
+        self._keyring = Keyring(directory / "audit" / "keys")
+        self._story = BusStory(
+            bus, spool, machine.host, self._keyring, directory / "audit" / "heads", clock=self._clock, version=version
+        )
+        self._mirror = FleetMirror(bus)
+        self._brake = BusBrake(self._mirror, configuration.policy.freeze_file)
+        self._fence = LocalFence(directory / "fences")
+        self._fill = FillWatch(bus, self._story, machine.host)
+        self._running: list[_Stoppable] = []
         self._engines: list[Engine] = []
         self._inbox: Inbox | None = None
         self._consumptions: list[Consumption] = []
 
     @property
     def functions(self) -> list[str]:
-        return [each.name for each in self._remedies]
+        """Those that the policy has not switched off."""
+        return [each.name for each in self._remedies if self._configuration.policy.of(each.name).enabled]
 
     @property
     def handled(self) -> int:
@@ -68,21 +92,26 @@ class FunctionHost:
         return self._inbox.handled if self._inbox is not None else 0
 
     async def start(self) -> None:
-        """Return when it is consuming. Raises BusError."""
+        """Return when it is consuming. Raises BusError, NotStored."""
+        for shared in (self._mirror, self._brake, self._fill):
+            await shared.start()
+            self._running.append(shared)
         for remedy in self._remedies:
             self._engines.append(await self._engine(remedy))
         self._inbox = Inbox(self._engines, self._configuration.policy, self._story, self._clock, self._ack_wait)
+        self._brake.on_lifted.append(self._look_again)
         for engine in self._engines:
-            await engine.start()
-        durable = subjects.durable(f"{self._machine.host}-{self._name}")
-        for stream, wanted, settles, handler in (
-            (StreamName.HEALTH, self._health_subjects(), self._inbox.settles, self._inbox.on_health),
-            (StreamName.TRIGGER, self._trigger_subjects(), None, self._inbox.on_trigger),
-        ):
-            subscription = Subscription(stream, durable, wanted, ack_wait=self._ack_wait, settles=settles)
-            if wanted:
-                self._consumptions.append(await self._bus.consume(subscription, handler))
+            engine.look_again()
+        await self._consume(self._inbox)
         gc.freeze()  # modules and models live as long as the process: no collection need look at them again
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Other limits and thresholds, from the next event on. The bus, the host and the group stay as they are."""
+        self._configuration = configuration
+        if self._inbox is not None:
+            self._inbox.reconfigure(configuration.policy)
+        for engine in self._engines:
+            engine.reconfigure(self._section(engine.remedy), configuration.policy.of(engine.remedy.name, engine.host))
 
     async def stop(self) -> None:
         """Fetch no more, finish what runs, hand leases back, tell the rest. Idempotent."""
@@ -93,22 +122,48 @@ class FunctionHost:
         await asyncio.gather(*stopping)
         if self._inbox is not None:
             await self._inbox.stop()
-        await self._story.flush()
-        for ledger in self._ledgers:
-            await ledger.stop()
+        running, self._running = self._running, []
+        for each in reversed(running):
+            await each.stop()
+        await self._story.stop()
+
+    def _look_again(self) -> None:
+        """The freeze was lifted: what waited for it goes on."""
+        for engine in self._engines:
+            engine.look_again()
+
+    async def _consume(self, inbox: Inbox) -> None:
+        durable = subjects.durable(f"{self._machine.host}-{self._name}")
+        for stream, wanted, settles, handler in (
+            (StreamName.HEALTH, self._health_subjects(), inbox.settles, inbox.on_health),
+            (StreamName.TRIGGER, self._trigger_subjects(), None, inbox.on_trigger),
+            (StreamName.APPROVAL, self._answer_subjects(), None, inbox.on_answer),
+        ):
+            subscription = Subscription(stream, durable, wanted, ack_wait=self._ack_wait, settles=settles)
+            if wanted:
+                self._consumptions.append(await self._bus.consume(subscription, handler))
 
     async def _engine(self, remedy: AnyRemedy) -> Engine:
-        host = self._machine.host if remedy.scope is Scope.HOST else subjects.ANY_HOST
+        policy, host = self._configuration.policy, self._host_of(remedy)
         ledger = BusLedger(await self._bus.bucket(Bucket.INCIDENTS), host, remedy.name)
-        await ledger.start()
-        self._ledgers.append(ledger)
+        permits = BusPermits(self._mirror, policy.group, remedy.name, host, self._holder, self._clock)
+        for each in (ledger, permits):
+            await each.start()
+            self._running.append(each)
         ttl = self._configuration.bus.lease_ttl
-        leases = BusLeases(await self._bus.bucket(Bucket.LEASES), host, remedy.name, self._emitter, ttl)
-        section: Any = getattr(self._configuration, remedy.section_name)
-        return Engine(
-            remedy, section, self._configuration.policy.of(remedy.name), host, self._machine.probes,
-            self._machine.tools, ledger, leases, self._story, self._clock,
+        ports = Ports(
+            probes=self._machine.probes, tools=self._machine.tools, ledger=ledger, fence=self._fence,
+            leases=BusLeases(await self._bus.bucket(Bucket.LEASES), host, self._holder, ttl), brake=self._brake,
+            permits=permits, plans=BusPlans(await self._bus.bucket(Bucket.PLANS), host, remedy.name, self._clock),
+            story=self._story,
         )  # fmt: skip
+        return Engine(remedy, self._section(remedy), policy.of(remedy.name, host), host, ports, self._clock)
+
+    def _section(self, remedy: AnyRemedy) -> Any:
+        return getattr(self._configuration, remedy.section_name)
+
+    def _host_of(self, remedy: AnyRemedy) -> str:
+        return self._machine.host if remedy.scope is Scope.HOST else subjects.ANY_HOST
 
     def _health_subjects(self) -> tuple[str, ...]:
         return tuple(
@@ -129,10 +184,16 @@ class FunctionHost:
                 f"ansai.trigger.{subjects.host_token(self._machine.host)}.>",
                 f"ansai.trigger.{subjects.ANY_HOST}.>",
             )
-        hosts = {
-            each.name: self._machine.host if each.scope is Scope.HOST else subjects.ANY_HOST for each in self._remedies
-        }
-        return tuple(pattern for name, host in hosts.items() for pattern in subjects.trigger_patterns(host, name))
+        return tuple(
+            pattern
+            for each in self._remedies
+            for pattern in subjects.trigger_patterns(self._host_of(each), each.name)
+        )
+
+    def _answer_subjects(self) -> tuple[str, ...]:
+        return tuple(
+            pattern for each in self._remedies for pattern in subjects.answer_patterns(self._host_of(each), each.name)
+        )
 
 
 def process_name(functions: Sequence[str]) -> str:

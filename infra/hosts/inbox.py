@@ -19,8 +19,9 @@ from bus import subjects
 from bus.port import BusError, Message
 from functions.core.engine import Engine
 from functions.core.ports import NotStored
-from functions.core.treatment import Verdict
+from functions.core.practice import Verdict
 from infra.hosts.story import BusStory
+from schemas.approval import Approval
 from schemas.audit import Step
 from schemas.clock import Clock
 from schemas.envelope import Event, new_id
@@ -77,14 +78,17 @@ class Inbox:
         self._engines = {engine.remedy.name: engine for engine in engines}
         self._listeners = listeners(engines)
         self._listener = lru_cache(maxsize=SUBJECTS)(self._find_listener)
-        self._policy = policy
-        self._earliest = -policy.future_tolerance
+        self.reconfigure(policy)
         self._story = story
         self._clock = clock
         self._ping = ack_wait.total_seconds() / 3
         self._stale: dict[str, int] = {}
         self._telling_stale: asyncio.Task[None] | None = None
         self.handled = 0
+
+    def reconfigure(self, policy: Policy) -> None:
+        self._policy = policy
+        self._earliest = -policy.future_tolerance
 
     def settles(self, message: Message) -> bool:
         """Whether a health message is understood, fresh, and asks nothing of anybody. The common case, and cheap."""
@@ -116,6 +120,19 @@ class Inbox:
             verdicts = await self._while_working(message, work)
             verdict = next((each for each in verdicts if each.retry_after is not None), verdicts[0])
         return await self._answer(message, verdict, LAST_DELIVERY)
+
+    async def on_answer(self, message: Message) -> None:
+        """A person's answer to a plan that waits."""
+        self.handled += 1
+        try:
+            engine, answer = self._answer_in(message)
+        except NotUnderstood as error:
+            return await self._dead(message, str(error))
+        said, _, who = subjects.parse(message.subject).last.partition(".")
+        if said != answer.data.state:
+            return await self._dead(message, f"its subject says {said}, its data {answer.data.state}")
+        work = engine.on_answer(answer.data, answer.correlationid, f"{who or 'somebody'} (unauthenticated)")
+        return await self._answer(message, await self._while_working(message, work), None)
 
     async def on_trigger(self, message: Message) -> None:
         self.handled += 1
@@ -165,6 +182,21 @@ class Inbox:
                 f"its time {time.isoformat()} lies {-age.total_seconds():.0f} s in the future;"
                 f" allowed are {self._policy.future_tolerance.total_seconds():.0f} s: check the sender's clock"
             )
+
+    def _answer_in(self, message: Message) -> tuple[Engine, Event[Approval]]:
+        """Raises NotUnderstood."""
+        parsed = subjects.parse(message.subject)
+        engine = self._engines.get(parsed.function)
+        if engine is None:
+            raise NotUnderstood(f"no function {parsed.function} runs here; known are {', '.join(self._engines)}")
+        try:
+            event = Event[Approval].model_validate_json(message.body)
+        except ValidationError as error:
+            raise NotUnderstood(explain(error)) from error
+        self._not_from_the_future(event.time, self._clock.now() - event.time)
+        if event.data.function != parsed.function:
+            raise NotUnderstood(f"its subject is that of {parsed.function}, its data names {event.data.function}")
+        return engine, event
 
     def _trigger(self, message: Message) -> tuple[Engine, Trigger, str, datetime]:
         """A bare order, or one in an envelope. Raises NotUnderstood."""
@@ -236,6 +268,7 @@ class Inbox:
                 correlation, host=engine.host, function=engine.remedy.name, step=Step.REFUSED, mode=engine.policy.mode,
                 rule="event_expiry", limit=limit, seen=f"{age.total_seconds():.0f} s old", who=who,
                 outcome=Outcome.REFUSED, text="an order that waited too long is not carried out",
+                policy=engine.policy.version,
             )  # fmt: skip
         except NotStored as error:
             logger.error("%s", error)

@@ -1,24 +1,30 @@
 """This machine's probes and tools: each adapter is built, and its client imported, when it is first used."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
+from datetime import datetime
 from functools import cached_property
 
-from functions.core.ports import ContainerTools, FileTools, JournalTools, LogRotationTools, PackageTools
+from functions.core.ports import CommandTools, ContainerTools, FileTools, JournalTools, LogRotationTools, PackageTools
 from infra.hosts.function_host import Machine
-from schemas.probes import ContainerProbe, FileProbe, JournalProbe, LogRotationProbe, PackageProbe
+from schemas.probes import CommandProbe, ContainerProbe, FileProbe, JournalProbe, LogRotationProbe, PackageProbe
 from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
+
+Runs = MutableMapping[tuple[str, str], datetime]
+"""(function, target) → when its latest command ended: what the tools of a machine tell its probes."""
 
 
 class LocalProbes:
     """Implements `schemas.probes.Probes`. *own* are directories of ours, which are never cleaned.
 
-    *obsolete*: ask apt what autoclean would remove, which reads all its lists and takes seconds.
+    *obsolete*: ask apt what autoclean would remove, which reads all its lists and takes seconds. *runs*: those of
+    the tools beside it; without tools nothing runs.
     """
 
-    def __init__(self, own: Iterable[str] = (), *, obsolete: bool = False) -> None:
+    def __init__(self, own: Iterable[str] = (), *, obsolete: bool = False, runs: Runs | None = None) -> None:
         self._own = tuple(own)
         self._obsolete = obsolete
+        self._runs = runs if runs is not None else {}
 
     @cached_property
     def files(self) -> FileProbe:
@@ -50,12 +56,19 @@ class LocalProbes:
 
         return Containers()
 
+    @cached_property
+    def commands(self) -> CommandProbe:
+        from infra.adapters.custom_commands import CustomChecks
+
+        return CustomChecks(self._runs)
+
 
 class LocalTools:
-    """Implements `functions.core.ports.Tools`. *own* as for `LocalProbes`."""
+    """Implements `functions.core.ports.Tools`. *own* and *runs* as for `LocalProbes`."""
 
-    def __init__(self, own: Iterable[str] = ()) -> None:
+    def __init__(self, own: Iterable[str] = (), *, runs: Runs | None = None) -> None:
         self._own = tuple(own)
+        self._runs = runs if runs is not None else {}
 
     @cached_property
     def files(self) -> FileTools:
@@ -87,6 +100,12 @@ class LocalTools:
 
         return ContainerCleaner()
 
+    @cached_property
+    def commands(self) -> CommandTools:
+        from infra.adapters.custom_commands import CustomCommands
+
+        return CustomCommands(self._runs)
+
 
 def own_directories(configuration: Configuration) -> tuple[str, ...]:
     """Where our state is: the embedded server's store, the spool, the collectors' memory."""
@@ -94,12 +113,13 @@ def own_directories(configuration: Configuration) -> tuple[str, ...]:
     return tuple(map(str, (state_directory(), bus.embedded.directory, bus.spool.directory)))
 
 
-def probes_of(configuration: Configuration) -> LocalProbes:
+def probes_of(configuration: Configuration, runs: Runs | None = None) -> LocalProbes:
     """What may be read on this machine."""
     obsolete = configuration.disk_monitoring.auto_cleanup.package_cache == "auto"
-    return LocalProbes(own_directories(configuration), obsolete=obsolete)
+    return LocalProbes(own_directories(configuration), obsolete=obsolete, runs=runs)
 
 
 def machine_of(configuration: Configuration, host: str) -> Machine:
     """What the functions of this machine, called *host*, may read and change."""
-    return Machine(host, probes_of(configuration), LocalTools(own_directories(configuration)))
+    runs: Runs = {}
+    return Machine(host, probes_of(configuration, runs), LocalTools(own_directories(configuration), runs=runs))

@@ -1,17 +1,15 @@
-"""The ledger and the leases of one function, kept in the bus's key-value buckets."""
+"""The ledger of one function, kept in the bucket `incidents`."""
 
 import asyncio
 import contextlib
 import logging
-import time
-from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
 from bus import subjects
 from bus.port import BusError, Conflict, KeyValue
 from functions.core.ports import LedgerConflict, NotStored, Remembered
-from schemas.incident import Incident, Lease
+from schemas.incident import Incident
 
 logger = logging.getLogger(__name__)
 
@@ -100,78 +98,3 @@ class BusLedger:
             raise NotStored(f"the incident of {incident.target} can't be stored: {error}") from error
         self._mirror[incident.target], self._written[key] = incident, new
         return new
-
-
-class BusLeases:
-    """Leases of one function on one host. The bucket forgets a lease that nobody renews for `ttl`."""
-
-    def __init__(self, leases: KeyValue, host: str, function: str, holder: str, ttl: timedelta) -> None:
-        self._leases = leases
-        self._host = host
-        self._function = function
-        self._holder = holder
-        self._ttl = ttl.total_seconds()
-
-    async def acquire(self, target: str) -> "BusLease | None":
-        key = subjects.state_key(self._host, self._function, target)
-        lease = Lease(holder=self._holder, acquired_at=datetime.now(UTC))
-        asked = time.monotonic()
-        try:
-            revision = await self._leases.create(key, lease.model_dump_json().encode())
-        except Conflict:
-            return None
-        except BusError as error:
-            raise NotStored(f"no lease on {target}: {error}") from error
-        return BusLease(self._leases, key, lease, revision, self._ttl, asked)
-
-
-class BusLease:
-    """Held from `acquire` on. The token is the acquisition revision: an older holder's is always smaller."""
-
-    def __init__(self, leases: KeyValue, key: str, lease: Lease, revision: int, ttl: float, asked: float) -> None:
-        self.token = revision
-        self._leases = leases
-        self._key = key
-        self._lease = lease.model_copy(update={"token": revision})
-        self._revision = revision
-        self._ttl = ttl
-        self._until = asked + ttl
-        self._taken = False
-        self._renewing: asyncio.Task[None] | None = None
-        # Most treatments end before a third of the time is over: no task until then.
-        self._timer = asyncio.get_running_loop().call_later(ttl / 3, self._begin_renewing)
-
-    @property
-    def lost(self) -> bool:
-        """Somebody else may hold it by now: it was taken, or not renewed for its whole time."""
-        return self._taken or time.monotonic() >= self._until
-
-    def _begin_renewing(self) -> None:
-        self._renewing = asyncio.create_task(self._renew())
-
-    async def _renew(self) -> None:
-        value = self._lease.model_dump_json().encode()
-        while not self.lost:
-            asked = time.monotonic()
-            try:
-                self._revision = await self._leases.update(self._key, value, self._revision)
-                self._until = asked + self._ttl
-            except Conflict:
-                self._taken = True
-            except BusError as error:
-                logger.warning("the lease %s could not be renewed: %s", self._key, error)
-            await asyncio.sleep(self._ttl / 3)
-
-    async def release(self) -> None:
-        """Hand it back; when that fails it runs out by itself."""
-        self._timer.cancel()
-        if self._renewing is not None:
-            self._renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewing
-        if self.lost:
-            return
-        try:
-            await self._leases.delete(self._key, self._revision)
-        except BusError as error:
-            logger.warning("the lease %s was not handed back and runs out by itself: %s", self._key, error)

@@ -51,7 +51,10 @@ DEADLINE = 25.0
 POLICY = """\
 policy:
   mode: auto              # shipped: dry_run
-  default: {{cooldown: 5 s}}  # shipped: 15 min
+  default:
+    cooldown: 5 s         # shipped: 15 min
+    confirmation: {{needed: 3, of: 4, every: 1 s}}  # shipped: every 10 s
+    risk_modes: {{irreversible: auto}}  # shipped: approve, so a person is asked before temporary files go
 disk_monitoring:
   only_mounts: [{volume}]
   every: 1 s              # shipped: 30 s

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from schemas.settings.base import Settings
 from schemas.settings.bus import BusSettings
+from schemas.settings.custom import CustomActions
 from schemas.settings.disk import DiskMonitoring
 from schemas.settings.policy import Policy
 
@@ -39,3 +40,6 @@ class Configuration(Settings):
     logging: Logging = Logging()
     policy: Policy = Policy()
     disk_monitoring: DiskMonitoring = DiskMonitoring()
+    custom_actions: CustomActions = Field(
+        (), description="Commands and callables of your own; each is the function custom.<name>."
+    )

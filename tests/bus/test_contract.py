@@ -1,17 +1,20 @@
 """What every bus promises, on the one in memory and on a real nats-server."""
 
 import asyncio
+import time
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from bus import subjects
-from bus.port import Bucket, Bus, Conflict, Entry, Message, Rejected, StreamName, Subscription
+from bus.port import Bucket, Bus, Conflict, Entry, Message, Rejected, StreamName, Subscription, Usage
 from tests.bus.conftest import Joined, eventually
 
 SUBJECT = subjects.health("web-1", "disk", "pressure", "/")
 OTHER = subjects.health("web-1", "disk", "pressure", "/home")
+TRAIL = subjects.audit("web-1", "disk.free_space", "e1")
+OTHER_TRAIL = subjects.audit("web-1", "disk.free_space", "e2")
 WANTED = Subscription(StreamName.HEALTH, "disk-free_space", [subjects.health_pattern("web-1", "disk", "pressure")])
 
 
@@ -487,3 +490,152 @@ async def test_a_lease_that_is_renewed_stays(bus: Bus):
         await asyncio.sleep(0.3)  # six times: longer than the lease's one second
         revision = await leases.update("k", b"holder", revision)
     assert (await leases.get("k")) == Entry("k", b"holder", revision)
+
+
+async def test_an_appended_message_stands_behind_the_one_that_was_expected(bus: Bus):
+    await bus.append(OTHER_TRAIL, b"another emitter's", expected_last=0)
+    first = await bus.append(TRAIL, b"first", expected_last=0)
+    second = await bus.append(TRAIL, b"second", expected_last=first)
+    assert (first, second) == (2, 3)
+    assert [stored.body async for stored in bus.read(StreamName.AUDIT, TRAIL)] == [b"first", b"second"]
+
+
+async def test_appending_behind_another_message_than_the_last_is_a_conflict(bus: Bus):
+    first = await bus.append(TRAIL, b"first", expected_last=0)
+    second = await bus.append(TRAIL, b"second", expected_last=first)
+    for wrong in (0, first, second + 1):
+        with pytest.raises(Conflict, match="wrong last sequence"):
+            await bus.append(TRAIL, b"fork", expected_last=wrong)
+    assert await bus.append(TRAIL, b"third", expected_last=second) == second + 1
+
+
+async def test_of_two_that_append_behind_the_same_message_exactly_one_wins(join: Joined):
+    one, two = await join(), await join()
+    last = 0
+    for number in range(20):
+        results = await asyncio.gather(
+            *(bus.append(TRAIL, b"%d" % number, expected_last=last) for bus in (one, two)), return_exceptions=True
+        )
+        won = [result for result in results if isinstance(result, int)]
+        assert len(won) == 1, results
+        assert sum(isinstance(result, Conflict) for result in results) == 1, results
+        last = won[0]
+    assert [stored.body async for stored in one.read(StreamName.AUDIT)] == [b"%d" % number for number in range(20)]
+
+
+async def test_what_can_not_be_appended_is_refused(bus: Bus):
+    with pytest.raises(Rejected, match="larger than"):
+        await bus.append(TRAIL, b"x" * (8 * 1024 * 1024 + 1), expected_last=0)
+    with pytest.raises(Rejected, match="stored by no stream"):
+        await bus.append(subjects.heartbeat("web-1", "x"), b"", expected_last=0)
+    assert await bus.append(TRAIL, b"small", expected_last=0) == 1
+
+
+async def test_what_is_appended_is_heard_by_those_who_listen(bus: Bus):
+    listening = bus.listen("ansai.audit.>")
+    await listening.ready()
+    await bus.append(TRAIL, b"told", expected_last=0)
+    assert await anext(listening) == (TRAIL, b"told")
+    await listening.aclose()
+
+
+async def test_the_last_message_of_a_subject_is_the_one_that_reading_ends_with(bus: Bus):
+    assert await bus.last(TRAIL) is None
+    await bus.publish(TRAIL, b"first")
+    await bus.publish(TRAIL, b"\x00last\xff", headers={"Ansai-Writer": "wörter: a", "Ansai-Empty": ""})
+    await bus.publish(OTHER_TRAIL, b"another emitter's")
+    assert await bus.last(TRAIL) == [stored async for stored in bus.read(StreamName.AUDIT, TRAIL)][-1]
+    last = await bus.last(TRAIL)
+    assert last is not None
+    assert (last.sequence, last.body, last.headers["Ansai-Writer"]) == (2, b"\x00last\xff", "wörter: a")
+
+
+async def test_the_last_message_of_no_one_subject_is_not_to_be_had(bus: Bus):
+    for pattern in ("ansai.audit.>", "ansai.audit.web-1.disk.free_space.*"):
+        with pytest.raises(Rejected, match="several"):
+            await bus.last(pattern)
+    with pytest.raises(Rejected, match="stored by no stream"):
+        await bus.last("ansai.nonsense.x")
+
+
+async def test_usage_says_how_full_a_stream_is(bus: Bus):
+    assert await bus.usage(StreamName.AUDIT) == Usage(0, 1024**3, 0, 0, 0)
+    for number in range(3):
+        await bus.publish(TRAIL, b"x" * 1000, message_id=f"{number}")
+    usage = await bus.usage(StreamName.AUDIT)
+    assert (usage.messages, usage.first_sequence, usage.last_sequence) == (3, 1, 3)
+    assert 3000 <= usage.bytes < 4000
+    assert usage.share == usage.bytes / 1024**3
+    endless = await bus.usage(StreamName.ACTION)
+    assert (endless.limit, endless.share) == (None, 0.0)
+
+
+async def test_purging_removes_what_is_older_and_leaves_the_rest(bus: Bus):
+    last = 0
+    for number in range(1, 6):
+        last = await bus.append(TRAIL, b"%d" % number, expected_last=last)
+    assert await bus.purge(StreamName.AUDIT, 0) == 0
+    assert await bus.purge(StreamName.AUDIT, 1) == 0
+    assert await bus.purge(StreamName.AUDIT, 4) == 3
+    assert await bus.purge(StreamName.AUDIT, 4) == 0
+    assert [stored.body async for stored in bus.read(StreamName.AUDIT)] == [b"4", b"5"]
+    usage = await bus.usage(StreamName.AUDIT)
+    assert (usage.messages, usage.first_sequence, usage.last_sequence) == (2, 4, 5)
+    assert await bus.append(TRAIL, b"6", expected_last=last) == 6
+
+
+async def test_purging_everything_leaves_no_gap_in_the_sequence(bus: Bus):
+    await bus.append(TRAIL, b"1", expected_last=0)
+    assert await bus.purge(StreamName.AUDIT, 1000) == 1
+    assert await bus.last(TRAIL) is None
+    usage = await bus.usage(StreamName.AUDIT)
+    assert (usage.messages, usage.bytes, usage.first_sequence, usage.last_sequence) == (0, 0, 2, 1)
+    with pytest.raises(Conflict):
+        await bus.append(TRAIL, b"fork", expected_last=1)
+    assert await bus.append(TRAIL, b"2", expected_last=0) == 2
+
+
+async def test_a_full_stream_takes_more_once_it_is_purged_or_made_larger(bus: Bus):
+    await bus.resize(StreamName.AUDIT, 64 * 1024)
+    last = 0
+    for _ in range(6):
+        last = await bus.append(TRAIL, b"x" * 10_000, expected_last=last)
+    with pytest.raises(Rejected, match=r"full.*archive and purge it, or widen its limit"):
+        await bus.append(TRAIL, b"x" * 10_000, expected_last=last)
+    assert (await bus.usage(StreamName.AUDIT)).share > 0.9
+
+    await bus.purge(StreamName.AUDIT, 2)
+    last = await bus.append(TRAIL, b"x" * 10_000, expected_last=last)
+    with pytest.raises(Rejected, match="full"):
+        await bus.append(TRAIL, b"x" * 10_000, expected_last=last)
+
+    await bus.resize(StreamName.AUDIT, 128 * 1024)
+    await bus.append(TRAIL, b"x" * 10_000, expected_last=last)
+    assert (await bus.usage(StreamName.AUDIT)).limit == 128 * 1024
+
+
+async def test_a_stream_is_not_made_smaller_than_what_it_holds(bus: Bus):
+    await bus.append(TRAIL, b"x" * 10_000, expected_last=0)
+    with pytest.raises(Rejected, match="archive and purge it first"):
+        await bus.resize(StreamName.AUDIT, 5_000)
+    for limit in (0, -1):
+        with pytest.raises(Rejected, match="above zero"):
+            await bus.resize(StreamName.AUDIT, limit)
+    assert (await bus.usage(StreamName.AUDIT)).limit == 1024**3
+
+
+async def test_checkpoints_are_kept_fifty_to_a_subject(bus: Bus):
+    subject, last = subjects.checkpoint("web-1", "disk.free_space", "e1"), 0
+    for number in range(60):
+        last = await bus.append(subject, b"%d" % number, expected_last=last)
+    kept = [stored.body async for stored in bus.read(StreamName.CHECKPOINT)]
+    assert kept == [b"%d" % number for number in range(10, 60)]
+
+
+async def test_a_bucket_knows_when_it_was_created(join: Joined):
+    before = time.time_ns()
+    first = await (await join()).bucket(Bucket.LEASES)
+    second = await (await join()).bucket(Bucket.LEASES)
+    await second.create("k", b"")
+    assert before - 60 * 10**9 < first.epoch <= time.time_ns()
+    assert second.epoch == first.epoch

@@ -31,6 +31,8 @@ from schemas.settings.disk import df_percent
 from schemas.settings.root import Configuration
 from schemas.trigger import Asked, Trigger
 from tests import components
+from tests.audit_trail import records_of
+from tests.functions.core.tank import EAGER
 from tests.servers import NatsServer, running_server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -181,7 +183,7 @@ def settings_for(volume: Volume, *, policy: dict[str, Any] | None = None, **chan
     return {
         "host": HOST,
         "bus": {"lease_ttl": "3 s"},
-        "policy": {"mode": "auto", "default": {"cooldown": "2 s", **(policy or {})}},
+        "policy": {"mode": "auto", "default": {**EAGER, "cooldown": "2 s", **(policy or {})}},
         "disk_monitoring": {
             "only_mounts": [str(volume.point)], "every": "1 s", "confirm": 1, "grace": "1 s", **changes,
             "auto_cleanup": cleanup,
@@ -316,7 +318,7 @@ class Site:
 
     async def records(self, *steps: Step) -> list[AuditRecord]:
         """The audit trail, or only these steps of it."""
-        found = [Event[AuditRecord].model_validate_json(each.body).data for each in await self.stored(StreamName.AUDIT)]
+        found = records_of(await self.stored(StreamName.AUDIT))
         return [record for record in found if not steps or record.step in steps]
 
     async def pressures(self, target: str) -> list[Event[DiskPressure]]:

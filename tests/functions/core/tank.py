@@ -1,18 +1,22 @@
 """A small world for the engine: tanks that fill up, a remedy that drains them, and an in-memory bus side."""
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 from functions.core.engine import Engine
 from functions.core.plan import Action, Plan, Rung
-from functions.core.ports import LedgerConflict, NotStored, Remembered, ToolError
+from functions.core.ports import Fenced, LedgerConflict, NotStored, PlanTooLarge, Ports, Remembered, Token, ToolError
 from functions.core.remedy import Case, Remedy
 from schemas.alert import Alert
+from schemas.approval import Approval, PendingPlan
 from schemas.audit import ActionEvent
 from schemas.envelope import Event
 from schemas.facts.files import Fact
+from schemas.fleet import Fleet
+from schemas.freeze import Freeze
 from schemas.health import Health, Level
 from schemas.incident import Incident
 from schemas.probes import ProbeError
@@ -183,22 +187,91 @@ class MemoryLedger:
 
 
 class MemoryLease:
-    def __init__(self, leases: "MemoryLeases", target: str) -> None:
-        self.leases, self.target, self.token, self.lost = leases, target, 1, False
+    def __init__(self, leases: "MemoryLeases", tokens: dict[str, Token]) -> None:
+        self.leases, self.tokens, self.lost = leases, tokens, False
 
     async def release(self) -> None:
-        self.leases.held.pop(self.target, None)
+        for resource in self.tokens:
+            self.leases.held.pop(resource, None)
 
 
 @dataclass
 class MemoryLeases:
     held: dict[str, MemoryLease] = field(default_factory=dict)
+    acquired: int = 0
 
-    async def acquire(self, target: str) -> MemoryLease | None:
-        if target in self.held:
+    async def acquire(self, resources: Sequence[str]) -> MemoryLease | None:
+        if any(resource in self.held for resource in resources):
             return None
-        self.held[target] = MemoryLease(self, target)
-        return self.held[target]
+        self.acquired += 1
+        lease = MemoryLease(self, {resource: Token(1, self.acquired) for resource in resources})
+        self.held |= dict.fromkeys(resources, lease)
+        return lease
+
+
+@dataclass
+class MemoryFence:
+    latest: dict[str, Token] = field(default_factory=dict)
+
+    def admit(self, tokens: Mapping[str, Token]) -> None:
+        for resource, token in tokens.items():
+            if self.latest.get(resource, token) > token:
+                raise Fenced(f"a later holder has acted on {resource}")
+        self.latest |= tokens
+
+
+@dataclass
+class MemoryBrake:
+    freeze: Freeze | None = None
+
+    def frozen(self) -> Freeze | None:
+        return self.freeze
+
+
+@dataclass
+class MemoryPermits:
+    fleet: Fleet = field(default_factory=Fleet)
+    reports: list[bool] = field(default_factory=list)
+    taken: int = 0
+    given_back: int = 0
+    storming: bool = False
+
+    def view(self, now: datetime) -> Fleet:
+        return self.fleet
+
+    async def report(self, *, unhealthy: bool) -> None:
+        self.reports.append(unhealthy)
+
+    async def take(self, judge: Callable[[Fleet], Any], *, irreversible: bool) -> Any:
+        objection = judge(self.fleet)
+        if objection is None:
+            self.taken += 1
+        return objection
+
+    async def give_back(self) -> None:
+        self.given_back += 1
+
+    async def storm(self, *, begins: bool, unhealthy: int = 0, members: int = 0) -> bool:
+        first, self.storming = self.storming is not begins, begins
+        return first
+
+
+@dataclass
+class MemoryPlans:
+    waiting: dict[tuple[str, str], PendingPlan] = field(default_factory=dict)
+    largest: int = 1_000_000
+
+    async def put(self, plan: PendingPlan) -> None:
+        if len(plan.model_dump_json()) > self.largest:
+            raise PlanTooLarge(f"the plan has {len(plan.model_dump_json())} bytes, a message holds {self.largest}")
+        self.waiting = {key: each for key, each in self.waiting.items() if key[0] != plan.target}
+        self.waiting[plan.target, plan.hash] = PendingPlan.model_validate_json(plan.model_dump_json())
+
+    async def get(self, target: str, plan_hash: str) -> PendingPlan | None:
+        return self.waiting.get((target, plan_hash))
+
+    async def take(self, target: str, plan_hash: str) -> bool:
+        return self.waiting.pop((target, plan_hash), None) is not None
 
 
 @dataclass
@@ -206,6 +279,7 @@ class MemoryStory:
     records: list[dict[str, Any]] = field(default_factory=list)
     events: list[ActionEvent] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    questions: list[Approval] = field(default_factory=list)
     refuse_audit: set[str] = field(default_factory=set)
     refuse_alerts: bool = False
 
@@ -214,6 +288,9 @@ class MemoryStory:
         if str(fields["step"]) in self.refuse_audit:
             raise NotStored("the audit stream is full")
         self.records.append({"correlation": correlation, **fields})
+
+    async def approval(self, correlation: str, approval: Approval) -> None:
+        self.questions.append(approval)
 
     async def action(self, correlation: str, event: ActionEvent) -> None:
         self.events.append(event)
@@ -261,6 +338,17 @@ class HandClock:
                 future.set_result(None)
 
 
+EAGER: dict[str, Any] = {
+    "confirmation": {"needed": 1, "of": 1},
+    "second_source": False,
+    "risk_modes": {"irreversible": "auto"},
+    "max_fixes": 1000,
+    "flapping": {"begin": 1000, "end": 999},
+    "budget": {"per_function": 1_000_000, "per_host": 1_000_000, "irreversible": 1_000_000},
+}
+"""A policy that acts at the first look, for tests of what comes after the guard."""
+
+
 class Plant:
     """An engine with its world."""
 
@@ -268,17 +356,23 @@ class Plant:
         self.tanks = tanks
         self.ledger = MemoryLedger()
         self.leases = MemoryLeases()
+        self.fence = MemoryFence()
+        self.brake = MemoryBrake()
+        self.permits = MemoryPermits()
+        self.plans = MemoryPlans()
         self.story = MemoryStory()
         self.clock = HandClock()
         self.remedy = treatment
-        self.policy = EffectivePolicy(mode=mode, **policy)
+        self.policy = EffectivePolicy.model_validate({**EAGER, "mode": mode, **policy})
         self.engine = self.new_engine()
 
     def new_engine(self) -> Engine:
-        return Engine(
-            self.remedy, TankSettings(), self.policy, "host-1", self.tanks, self.tanks,  # type: ignore[arg-type]
-            self.ledger, self.leases, self.story, self.clock, read_timeout=timedelta(seconds=5),
+        ports = Ports(
+            self.tanks, self.tanks, self.ledger, self.leases, self.fence, self.brake,  # type: ignore[arg-type]
+            self.permits, self.plans, self.story,
         )  # fmt: skip
+        timeout = timedelta(seconds=5)
+        return Engine(self.remedy, TankSettings(), self.policy, "host-1", ports, self.clock, read_timeout=timeout)
 
     def event(self, target: str = "tank:a", level: Level = Level.CRITICAL) -> Event[TankHealth]:
         now = self.clock.now()

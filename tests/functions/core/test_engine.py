@@ -303,7 +303,7 @@ async def test_an_incident_whose_gap_closed_by_itself_is_resolved(plants):
 
 async def test_a_busy_target_comes_back_later(plants):
     plant = plants(Tanks(a=15), remedy((drain("x", 9),)))
-    await plant.leases.acquire("tank:a")
+    await plant.leases.acquire(["tank:a"])
 
     verdict = await plant.engine.on_health(plant.event())
 
@@ -418,7 +418,7 @@ async def test_a_new_process_ends_what_a_killed_one_left(plants, step, monkeypat
     plant.leases.held.clear()
 
     plant.engine = plant.new_engine()
-    await plant.engine.start()
+    plant.engine.look_again()
     await settled(lambda: not plant.incident().open)
 
     assert plant.tanks.water["a"] <= 10
@@ -464,7 +464,7 @@ async def test_stopping_ends_after_the_running_action_and_the_next_start_goes_on
     plant.tanks.drain = first
 
     plant.engine = plant.new_engine()
-    await plant.engine.start()
+    plant.engine.look_again()
     await settled(lambda: not plant.incident().open)
 
     assert plant.tanks.log == ["x", "y"]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from bus.jetstream import JetStreamBus, connect
 from bus.port import Stored, StreamName
 from functions.core.remedy import AnyRemedy
 from infra.hosts.function_host import FunctionHost, Machine
+from schemas.audit import AuditRecord
 from schemas.envelope import Event
 from schemas.health import Level
 from schemas.settings.bus import BusSettings
 from schemas.settings.policy import Policy
 from schemas.settings.root import Configuration
-from tests.functions.core.tank import TankHealth, Tanks, TankSettings
+from tests.audit_trail import records_of
+from tests.functions.core.tank import EAGER, TankHealth, Tanks, TankSettings
 from tests.servers import NatsServer, running_server
 
 HOST = "web-1"
@@ -31,7 +34,9 @@ class TankConfiguration(Configuration):
 class Site:
     """One server, any number of hosts on it, and one connection for the test itself."""
 
-    def __init__(self, server: NatsServer, bus: JetStreamBus, settings: BusSettings) -> None:
+    def __init__(self, server: NatsServer, bus: JetStreamBus, settings: BusSettings, directory: Path) -> None:
+        self.directory = directory
+        """what the machine keeps: keys, heads, fences, the freeze file"""
         self.server = server
         self.bus = bus
         self.settings = settings
@@ -40,14 +45,21 @@ class Site:
     async def host(
         self, tanks: Tanks, remedy: AnyRemedy, policy: dict[str, Any] | None = None, **options: Any
     ) -> FunctionHost:
-        configuration = TankConfiguration(bus=self.settings, policy=Policy.model_validate(policy or {"mode": "auto"}))
+        configuration = self.configuration(policy)
         bus = await connect(self.settings, name="test host")
         self.stack.push_async_callback(bus.close)
-        machine = Machine(HOST, tanks, tanks)  # type: ignore[arg-type]
+        machine = Machine(options.pop("named", HOST), tanks, tanks)  # type: ignore[arg-type]
+        options.setdefault("directory", self.directory)
         host = FunctionHost([remedy], configuration, bus, bus, machine, **options)
         await host.start()
         self.stack.push_async_callback(host.stop)
         return host
+
+    def configuration(self, policy: dict[str, Any] | None = None) -> TankConfiguration:
+        """Live and eager, but for what *policy* says otherwise."""
+        said = {"mode": "auto", "freeze_file": self.directory / "freeze", **(policy or {})}
+        said["default"] = EAGER | said.get("default", {})
+        return TankConfiguration(bus=self.settings, policy=Policy.model_validate(said))
 
     async def report(self, target: str = "tank:a", **fields: Any) -> None:
         await self.publish_raw(event(target, **fields).body(), target)
@@ -58,12 +70,12 @@ class Site:
     async def stored(self, stream: StreamName, pattern: str = "") -> list[Stored]:
         return [message async for message in self.bus.read(stream, pattern)]
 
+    async def records(self) -> list[AuditRecord]:
+        """The audit trail but for what it says about itself, in the order of the stream."""
+        return records_of(await self.stored(StreamName.AUDIT))
+
     async def steps(self) -> list[str]:
-        """The audit trail, as the names of its steps."""
-        return [
-            Event[Any].model_validate_json(message.body, strict=False).data["step"]  # type: ignore[misc]
-            for message in await self.stored(StreamName.AUDIT)
-        ]
+        return [record.step.value for record in await self.records()]
 
 
 def event(target: str = "tank:a", *, age: timedelta = timedelta(0), level: Level = Level.CRITICAL) -> Event[TankHealth]:
@@ -77,7 +89,7 @@ async def site(tmp_path) -> AsyncIterator[Site]:
     async with running_server(tmp_path / "nats") as server:
         settings = BusSettings(url=server.url, lease_ttl=timedelta(seconds=2))
         bus = await connect(settings, name="test")
-        made = Site(server, bus, settings)
+        made = Site(server, bus, settings, tmp_path / "state")
         try:
             yield made
         finally:

@@ -1,0 +1,191 @@
+"""Carrying out a plan that the guard let pass: take a place among the hosts, climb, conclude."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from functions.core.actuator import Actuator, Foretold, Live
+from functions.core.case_file import CaseFile
+from functions.core.conclusion import report
+from functions.core.guard import among_hosts
+from functions.core.ladder import Ladder
+from functions.core.observation import Observation
+from functions.core.plan import Action, Plan, Planned
+from functions.core.ports import Fenced, Held
+from functions.core.practice import SETTLED, Practice, Verdict
+from functions.core.remedy import Case
+from functions.core.rules import Objection, backed_off
+from functions.core.situation import Go, NeedsApproval, Situation
+from schemas.alert import AlertState, Severity
+from schemas.audit import Step
+from schemas.fleet import Fleet
+from schemas.incident import IncidentState
+from schemas.remediation import ActionResult, Mode, Outcome, Risk
+
+STOPPED = "the function is being stopped; what is left goes on at its next start"
+FROZEN = "frozen in the middle: what is left goes on when the freeze is lifted"
+INTERRUPTED = {STOPPED, FROZEN}
+LEFT_TO_A_PERSON = "what could not be taken back is left to a person"
+
+
+class Execution:
+    """Of one treatment."""
+
+    def __init__(self, practice: Practice, case: Case[Any], file: CaseFile, held: Held) -> None:
+        self._practice = practice
+        self._policy = practice.policy
+        self._case = case
+        self._file = file
+        self._held = held
+
+    async def run(
+        self, go: Go, before: Observation, situation: Callable[[], Situation]
+    ) -> Verdict | Objection | NeedsApproval:
+        """Carry out what was let pass. An objection of the other hosts comes back, and then nothing was done.
+
+        So does what a person would have to grant, when all else was done and the gap is still open.
+        """
+        if go.mode is not Mode.AUTO:
+            return await self._carry_out(go, self._foretold(), before)
+        permits, mode = self._practice.ports.permits, self._file.mode
+
+        def judge(fleet: Fleet) -> Objection | None:
+            return among_hosts(replace(situation(), fleet=fleet))
+
+        objection: Objection | None = await permits.take(judge, irreversible=go.plan.risk is Risk.IRREVERSIBLE)
+        if objection is not None:
+            return objection
+        try:
+            return await self._carry_out(go, self._live(), before)
+        finally:
+            self._file.mode = mode
+            await permits.give_back()
+
+    async def close(self) -> None:
+        """The incident is over; the group hears it when it was the last one here."""
+        await self._file.close()
+        ledger = self._practice.ports.ledger
+        await self._practice.ports.permits.report(unhealthy=bool(ledger.open_incidents()))
+
+    async def apply_inverse(self, inverse: Action, rung: str) -> bool:
+        """Take something back, once; whether it worked. The target is left to a person when not."""
+        await self._file.undoing(inverse, rung)
+        result = await self._live().apply(inverse)
+        text = await self._file.undone(inverse, rung, result)
+        if result.outcome in {Outcome.DONE, Outcome.SKIPPED}:
+            return True
+        await self._file.stuck(f"could not take back: {text}")
+        return False
+
+    def _foretold(self) -> Foretold:
+        return Foretold()
+
+    def _live(self) -> Live:
+        observer, ports = self._practice.observer, self._practice.ports
+        return Live(
+            ports.tools, ports.fence, self._held.tokens, observer.executor, self._file,
+            lambda: observer.look(self._case), self._settle_and_observe, settles=bool(self._policy.settle),
+        )  # fmt: skip
+
+    async def _settle_and_observe(self) -> Observation:
+        if self._policy.settle:
+            await self._practice.clock.sleep(self._policy.settle)
+        return await self._practice.observer.anew(self._case)
+
+    async def _carry_out(self, go: Go, actuator: Actuator, before: Observation) -> Verdict | NeedsApproval:
+        file, plan, began = self._file, go.plan, self._practice.clock.now()
+        assert file.incident is not None
+        file.mode = actuator.mode
+        summary = plan.summary(self._practice.remedy.name, self._case.target, before.gap)
+        text = f"{len(plan.rungs)} rungs with {plan.size} actions for {self._case.target}"
+        against = [f"{each.rule}: limit {each.limit}, seen {each.seen}" for each in go.reservations]
+        data: dict[str, Any] = {"live_would_not_act": against} if against else {}
+        await file.audit(Step.PLANNED, plan=summary, plan_hash=plan.hash, gap=before.gap, text=text, data=data)
+        await file.tell(Step.PLANNED, text, plan=summary, plan_hash=plan.hash, gap=before.gap, data=data)
+        file.note(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap, refusal="")
+        ladder = Ladder(plan, actuator, before, self._undo, self._policy.max_actions)
+        await ladder.climb(self._stop_reason, self._policy.ineffective_share)
+        return await self._conclude(go, actuator, before, ladder, began)
+
+    def _stop_reason(self) -> str:
+        """Asked before each action. Raises Fenced: then nothing more is ours to write or to do."""
+        if self._file.mode is not Mode.AUTO:
+            return STOPPED if self._practice.stopping() else ""
+        if self._held.lost:
+            raise Fenced(f"the lease on {self._case.target} was lost before the next action")
+        if self._practice.ports.brake.frozen() is not None:
+            return FROZEN
+        incident = self._file.incident
+        if incident is not None and incident.state is IncidentState.STUCK:
+            return LEFT_TO_A_PERSON
+        return STOPPED if self._practice.stopping() else ""
+
+    async def _undo(self, planned: Planned, result: ActionResult | None) -> bool:
+        """Take one action back, once. True when there was something to take back and it worked."""
+        inverse = planned.action.inverse(result)
+        return inverse is not None and await self.apply_inverse(inverse, planned.rung.name)
+
+    async def _conclude(
+        self, go: Go, actuator: Actuator, before: Observation, ladder: Ladder, began: datetime
+    ) -> Verdict | NeedsApproval:
+        file, now, plan = self._file, self._practice.clock.now(), go.plan
+        assert file.incident is not None
+        step, outcome = actuator.conclude(ladder.observation.gap)
+        if ladder.rolled_back and step is Step.UNHEALED:
+            outcome = Outcome.ROLLED_BACK
+        told = report(file.incident, actuator.mode, step, outcome, plan, before, ladder, began, now)
+        text = f"{self._case.target}: {step}; {told.next}"
+        fields: dict[str, Any] = {"outcome": outcome, "gap": told.gap_after, "plan_hash": plan.hash}
+        if ladder.broken is not None:
+            await file.audit(Step.FAILED, text=ladder.halted, outcome=Outcome.FAILED, plan_hash=plan.hash)
+        await file.audit(step, text=text, report=told, **fields)
+        await self._write_end(step, ladder, now, asks=go.withheld is not None)
+        if step is Step.HEALED:
+            title = f"{self._case.target} is healthy again"
+            await file.alert(Severity.INFO, AlertState.RESOLVED, title, "The incident is closed.", told)
+        elif step is Step.UNHEALED and ladder.halted not in INTERRUPTED:
+            title = f"{self._case.target} is still not healthy"
+            await file.alert(Severity.CRITICAL, AlertState.UNHEALED, title, told.next, told)
+        await file.tell(step, text, report=told, final=True, **fields)
+        return self._next(step, ladder, go.withheld)
+
+    def _next(self, step: Step, ladder: Ladder, withheld: Plan | None) -> Verdict | NeedsApproval:
+        incident = self._file.incident
+        assert incident is not None
+        if ladder.halted == STOPPED:
+            return Verdict(retry_after=timedelta(seconds=1))
+        if step is not Step.UNHEALED or ladder.halted == FROZEN:
+            return SETTLED
+        if withheld is not None and incident.state is IncidentState.OPEN and not ladder.halted:
+            return NeedsApproval(withheld)
+        attempted = incident.attempted_at or self._practice.clock.now()
+        return Verdict(look_again=attempted + backed_off(self._policy, incident))
+
+    async def _write_end(self, step: Step, ladder: Ladder, now: datetime, *, asks: bool) -> None:
+        """The end of a walk, as the incident keeps it."""
+        incident, gap = self._file.incident, ladder.observation.gap
+        assert incident is not None
+        ineffective = {rung.name: now + self._policy.ineffective_for for rung in ladder.ineffective}
+        if step is Step.HEALED:
+            await self.close()
+        elif incident.state is IncidentState.STUCK:
+            return
+        elif step is Step.WOULD:
+            await self._file.remember()
+        elif ladder.broken is not None and incident.begun is not None and not ladder.taken_back:
+            await self._file.stuck(ladder.halted)
+        elif ladder.halted == STOPPED:
+            await self._file.remember(gap=gap)  # still acting: the next holder of the lease goes on at once
+        elif ladder.halted == FROZEN:
+            attempts = max(0, incident.attempts - 1)  # one that was cut off is none
+            await self._file.remember(
+                state=IncidentState.OPEN, begun=None, gap=gap, attempts=attempts, attempted_at=None
+            )
+        elif incident.attempts >= self._policy.max_attempts and not asks:
+            await self._file.remember(ineffective=incident.ineffective | ineffective, gap=gap)
+            await self._file.stuck(f"{incident.attempts} attempts did not close the gap")
+        else:
+            await self._file.remember(
+                state=IncidentState.OPEN, begun=None, ineffective=incident.ineffective | ineffective, gap=gap
+            )

@@ -1,0 +1,1 @@
+"""The custom domain: what operators declare in `custom_actions` becomes functions like ours."""
