@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from bus.buckets import JetStreamBucket
 from bus.connection import Connection
 from bus.ordered import OrderedReader, Where
-from bus.outbox import Outbox
+from bus.outbox import ApiRefusal, Outbox
 from bus.port import (
     Bucket,
     Consumption,
@@ -63,10 +63,10 @@ class JetStreamBus:
     def __init__(self, connection: Connection, settings: BusSettings) -> None:
         self._connection = connection
         self._outbox = Outbox(connection, settings.publish_deadline.total_seconds(), settings.publish_window)
-        self._store = StreamStore(self._outbox, connection.url)
         self._streams = list(streams(settings).values())
         self._bucket_streams = list(buckets(settings).values())
         self._restorer = Restorer(self._outbox, connection, self._streams, self._bucket_streams)
+        self._store = StreamStore(self._outbox, self._restorer)
         self._replicas: Mapping[str, int] = {}
         self._consumers: list[PullConsumer] = []
 
@@ -143,6 +143,8 @@ class JetStreamBus:
                     yield Stored(
                         stream, message.sequence, message.subject, message.body, message.stored_at, message.headers
                     )
+        except ApiRefusal as error:
+            raise (self._restorer.missing(stream.value) if error.stream_missing else error) from error
         finally:
             await reader.close()
 

@@ -30,7 +30,8 @@ class Restorer:
         self._buckets = {spec.name: spec for spec in buckets}
         self._specs = {spec.name: spec for spec in streams} | self._buckets
         self._looking: dict[str, asyncio.Task[None]] = {}
-        self._told: dict[str, str] = {}
+        self._why_not: dict[str, str] = {}
+        """stream → why it can't be made again, as the log has it"""
         self._closed = False
 
     def open(self) -> None:
@@ -47,9 +48,10 @@ class Restorer:
     def missing(self, name: str) -> Rejected:
         """Begin to make stream *name* again; return what to tell whoever missed it."""
         self._look_at(name)
+        why_not = self._why_not.get(name)
+        outcome = f"it can't be made again: {why_not}" if why_not else "it is being made again, empty: try again"
         return Rejected(
-            f"{self._connection.url}: stream {name} is gone: somebody removed it, or restored an older store;"
-            " it is being made again, empty: try again"
+            f"{self._connection.url}: stream {name} is gone: somebody removed it, or restored an older store; {outcome}"
         )
 
     async def _on_connected(self) -> None:
@@ -76,7 +78,8 @@ class Restorer:
     async def _look(self, spec: StreamSpec) -> None:
         try:
             if await stream_configuration(self._outbox, spec.name) is not None:
-                return  # it was starting, or electing a leader
+                self._why_not.pop(spec.name, None)
+                return  # it was starting, or electing a leader; or somebody made it again
             if spec.name in self._buckets:
                 error = self.missing(spec.name)
                 self._outbox.refuse_unsent(lambda subject: self._stream_of(subject) == spec.name, error)
@@ -84,11 +87,11 @@ class Restorer:
         except (Denied, Unavailable) as error:
             logger.info("no look at stream %s: %s", spec.name, error)
         except BusError as error:
-            if self._told.get(spec.name) != str(error):  # the same reason, at every look
-                self._told[spec.name] = str(error)
+            if self._why_not.get(spec.name) != str(error):  # the same reason, at every look
+                self._why_not[spec.name] = str(error)
                 logger.error("stream %s is gone and can't be made again: %s", spec.name, error)
         else:
-            self._told.pop(spec.name, None)
+            self._why_not.pop(spec.name, None)
             logger.error(
                 "%s: stream %s was gone: somebody removed it, or restored an older store; made it again, empty",
                 self._connection.url, spec.name,

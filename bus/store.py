@@ -2,11 +2,13 @@
 
 import base64
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus.outbox import ApiRefusal, Outbox
 from bus.port import Rejected, Stored, StreamName, Usage
+from bus.restore import Restorer
 from bus.streams import refuse_limit, refuse_pattern
 
 _NO_MESSAGE = 10037  # nats-server's code for "no message found"
@@ -17,15 +19,15 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d
 class StreamStore:
     """Questions to a stream's leader. Everything here raises Unavailable and Rejected."""
 
-    def __init__(self, outbox: Outbox, url: str) -> None:
+    def __init__(self, outbox: Outbox, restorer: Restorer) -> None:
         self._outbox = outbox
-        self._url = url
+        self._restorer = restorer
 
     async def last(self, stream: StreamName, subject: str) -> Stored | None:
         """The newest message on *subject*; from the leader, where a direct get may be answered by a lagging replica."""
         refuse_pattern(subject)
         try:
-            found = await self._outbox.api(f"STREAM.MSG.GET.{stream.value}", {"last_by_subj": subject})
+            found = await self._ask("MSG.GET", stream, {"last_by_subj": subject})
         except ApiRefusal as error:
             if error.code == _NO_MESSAGE:
                 return None
@@ -41,7 +43,7 @@ class StreamStore:
         )
 
     async def usage(self, stream: StreamName) -> Usage:
-        info = await self._outbox.api(f"STREAM.INFO.{stream.value}")
+        info = await self._ask("INFO", stream)
         state, limit = info["state"], int(info["config"].get("max_bytes", -1))
         return Usage(
             bytes=int(state["bytes"]),
@@ -57,17 +59,23 @@ class StreamStore:
         before = min(before, (await self.usage(stream)).last_sequence + 1)
         if before <= 1:
             return 0
-        return int((await self._outbox.api(f"STREAM.PURGE.{stream.value}", {"seq": before}))["purged"])
+        return int((await self._ask("PURGE", stream, {"seq": before}))["purged"])
 
     async def resize(self, stream: StreamName, limit: int) -> None:
         """Set the limit to exactly *limit* bytes. Raises Rejected for less than the stream holds.
 
         A client whose settings want more widens it again when it connects.
         """
-        info = await self._outbox.api(f"STREAM.INFO.{stream.value}")
+        info = await self._ask("INFO", stream)
         refuse_limit(stream, limit, int(info["state"]["bytes"]))
         if info["config"].get("max_bytes") != limit:
-            await self._outbox.api(f"STREAM.UPDATE.{stream.value}", {**info["config"], "max_bytes": limit})
+            await self._ask("UPDATE", stream, {**info["config"], "max_bytes": limit})
+
+    async def _ask(self, what: str, stream: StreamName, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            return await self._outbox.api(f"STREAM.{what}.{stream.value}", body)
+        except ApiRefusal as error:
+            raise (self._restorer.missing(stream.value) if error.stream_missing else error) from error
 
 
 def created_at(info: dict[str, Any]) -> int:

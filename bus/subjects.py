@@ -130,6 +130,10 @@ FREEZE = "freeze"
 """Key of the kill switch in the bucket `fleet`."""
 
 
+AUDIT_FILL = "audit.fill"
+"""Key of how full the audit trail was when people were last told, in the bucket `fleet`."""
+
+
 def group_key(kind: str, group: str, function: str, host: str | None = None) -> str:
     """Key of what a group's hosts share about one function: kind `member` (with a host), `slots` or `storm`."""
     base = f"{kind}.{_token(group, 'group')}.{'.'.join(split_name(function))}"

@@ -49,7 +49,7 @@ class CollectorRun(Generic[Section, Reading, Kept]):
         host: str, *, directory: Path | None = None, clock: Clock | None = None,
         jitter: Callable[[], float] = spread, version: str = "",
     ) -> None:  # fmt: skip
-        self._collector = collector
+        self.collector = collector
         self._settings = settings
         self._probes = probes
         self._clock = clock or SystemClock()
@@ -73,7 +73,7 @@ class CollectorRun(Generic[Section, Reading, Kept]):
 
     @property
     def name(self) -> str:
-        return self._collector.name
+        return self.collector.name
 
     def start(self) -> None:
         """Look at once, then on schedule."""
@@ -111,7 +111,7 @@ class CollectorRun(Generic[Section, Reading, Kept]):
         try:
             self._state.memory = await self._aside.attend(self._state.memory, now)
             reading = await self._read(self._state.memory)
-            events, memory = self._collector.judge(self._settings, reading, self._state.memory, now)
+            events, memory = self.collector.judge(self._settings, reading, self._state.memory, now)
         except ProbeError as error:
             return await self._tell_failure(str(error), now)
         except Exception as error:  # noqa: BLE001 - a bug in one collector is told as unknown, and logged
@@ -133,7 +133,7 @@ class CollectorRun(Generic[Section, Reading, Kept]):
             raise ProbeError(f"the read that began {hangs} ago still hangs; none is started beside it")
         timeout = self._settings.read_timeout.total_seconds()
         reading = self._reading = in_daemon_thread(
-            f"{self.name} read", lambda: self._collector.read(self._settings, self._probes, memory)
+            f"{self.name} read", lambda: self.collector.read(self._settings, self._probes, memory)
         )
         self._reading_since = loop.time()
         try:

@@ -71,9 +71,11 @@ class Engine:
         for incident in self._practice.ports.ledger.open_incidents():
             self._look_again(incident.target, self._practice.clock.now())
 
-    def reconfigure(self, settings: Settings, policy: EffectivePolicy) -> None:
-        """From the next event on; what runs ends as it began."""
+    def reconfigure(self, settings: Settings, policy: EffectivePolicy) -> bool:
+        """From the next event on; what runs ends as it began. Whether anything differs."""
+        differs = settings != self._practice.settings or policy != self._practice.policy
         self._practice = replace(self._practice, settings=settings, policy=policy)
+        return differs
 
     async def stop(self) -> None:
         """Begin nothing more; return when the running actions have ended and the leases are handed back."""

@@ -46,7 +46,8 @@ def changed(incident: Incident, policy: EffectivePolicy, now: datetime) -> tuple
     """The changes with one more, now; and whether the target flaps."""
     within = tuple(moment for moment in incident.changes if moment > now - policy.flapping.within)
     changes = (*within, now)[-KEPT:]
-    return changes, flaps(policy, incident.model_copy(update={"changes": changes}), now)
+    flapping = flaps(policy, incident, now)  # before this one: it may have calmed down meanwhile
+    return changes, flaps(policy, incident.model_copy(update={"changes": changes, "flapping": flapping}), now)
 
 
 def fixed(incident: Incident, now: datetime) -> tuple[datetime, ...]:
@@ -58,11 +59,16 @@ def fixed(incident: Incident, now: datetime) -> tuple[datetime, ...]:
 def not_from_the_future(incident: Incident, now: datetime, tolerance: timedelta) -> Incident:
     """An incident that a wrong clock wrote: its waits begin now, instead of never ending or having passed."""
     moments = ("opened_at", "changed_at", "alerted_at", "attempted_at", "foretold_at")
-    late = {
+    late: dict[str, object] = {
         name: now for name in moments if (moment := getattr(incident, name)) is not None and moment > now + tolerance
     }
     if not late:
         return incident
+    pending = incident.pending
+    if pending is not None and pending.requested_at > now + tolerance:
+        late["pending"] = pending.model_copy(
+            update={"requested_at": now, "expires_at": now + (pending.expires_at - pending.requested_at)}
+        )
     return incident.model_copy(
         update={
             **late, "samples": tuple(each for each in incident.samples if each.at <= now),

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functions.core.plan import Action
 from functions.core.situation import Authority, Refuse, Situation, Wait
 from schemas.incident import Incident, Sample
-from schemas.remediation import Mode, Risk
+from schemas.remediation import Gap, Mode, Risk
 from schemas.settings.policy import EffectivePolicy, FleetLimits
 from schemas.units import show_duration
 
@@ -67,8 +67,9 @@ def mode(situation: Situation) -> Objection | None:
 
 def protected_targets(situation: Situation) -> Objection | None:
     target = situation.incident.target
+    names = (target, target.partition(":")[2])  # as in a trigger, /var stands for bytes:/var and inodes:/var
     for pattern in situation.policy.protected_targets:
-        if fnmatchcase(target, pattern):
+        if any(fnmatchcase(name, pattern) for name in names):
             return Refuse("protected_targets", pattern, target, "the target is protected by the policy")
     return None
 
@@ -114,8 +115,9 @@ def backed_off(policy: EffectivePolicy, incident: Incident) -> timedelta:
     digits = hashlib.sha256(f"{incident.id}{incident.attempts}".encode()).digest()
     spread = 1 + JITTER * digits[0] / 255 if incident.attempts > 1 else 1.0
     doublings = min(max(0, incident.attempts - 1), 30)
-    doubled: timedelta = policy.cooldown * 2**doublings * spread
-    return max(policy.cooldown, min(doubled, policy.max_cooldown))
+    # In seconds: a timedelta can't hold every doubled length.
+    doubled = policy.cooldown.total_seconds() * 2**doublings * spread
+    return max(policy.cooldown, timedelta(seconds=min(doubled, policy.max_cooldown.total_seconds())))
 
 
 def flapping(situation: Situation) -> Objection | None:
@@ -179,7 +181,7 @@ def storm(situation: Situation) -> Objection | None:
 
 def is_storm(limits: FleetLimits, members: int, unhealthy: int) -> bool:
     """More than the share of the group, and no fewer than `storm_least`: one of one, or both of two, is no storm."""
-    return unhealthy >= limits.storm_least and unhealthy > limits.storm_share * members
+    return unhealthy >= limits.storm_least and unhealthy > _share(limits.storm_share, members)
 
 
 def gather(situation: Situation) -> Objection | None:
@@ -226,10 +228,18 @@ def max_items(situation: Situation) -> Objection | None:
 def max_amounts(situation: Situation) -> Objection | None:
     needed = _needed(situation)
     for unit, limit in situation.policy.max_amounts.items():
-        amount = sum(action.exact(unit) for action in needed)
+        amount = _at_most(needed, unit, situation.gap)
         if amount > limit:
             return Refuse("max_amounts", f"{limit:,} {unit}", f"{amount:,.0f} {unit}", TOO_MUCH)
     return None
+
+
+def _at_most(needed: list[Action], unit: str, gap: Gap) -> float:
+    """What they change at most. Live measures after each, so it can't pass the gap by more than its last action."""
+    amounts = [sum(each.amount for each in action.estimates() if each.unit == unit) for action in needed]
+    if unit != gap.unit:
+        return sum(amounts)
+    return min(sum(amounts), (gap.amount or 0.0) + max(amounts, default=0.0))
 
 
 TOO_MUCH = "more than one attempt may change, so nothing is changed: look at it with ansai plan, then raise the limit"
@@ -259,7 +269,8 @@ def second_source(situation: Situation) -> Objection | None:
 
 
 def _apart(samples: list[Sample], every: timedelta) -> bool:
-    return len(samples) > 1 and samples[-1].at - samples[0].at >= every
+    moments = [sample.at for sample in samples]
+    return len(moments) > 1 and max(moments) - min(moments) >= every
 
 
 def alert_first(situation: Situation) -> Objection | None:
@@ -290,7 +301,12 @@ def fleet_share(situation: Situation) -> Objection | None:
 
 def places(limits: FleetLimits, members: int) -> int:
     """How many hosts of a group may act at once: the share, rounded down, and at least one."""
-    return max(1, math.floor(limits.share * members))
+    return max(1, math.floor(_share(limits.share, members)))
+
+
+def _share(share: float, hosts: int) -> float:
+    """Without the last digits of a binary fraction: 0.29 of 100 hosts are 29."""
+    return round(share * hosts, 6)
 
 
 def healthy_peers(situation: Situation) -> Objection | None:
@@ -300,7 +316,7 @@ def healthy_peers(situation: Situation) -> Objection | None:
         return None
     others = fleet.members - 1
     healthy = others - len({*fleet.unhealthy, *fleet.acting} - {host})
-    least = math.ceil(situation.policy.fleet.healthy_peers * others)
+    least = math.ceil(_share(situation.policy.fleet.healthy_peers, others))
     if healthy >= least:
         return None
     hint = "too few others would be left while it restarts"

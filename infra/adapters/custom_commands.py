@@ -107,7 +107,7 @@ def _start(commands: Commands, command: Command, target: str) -> tuple["subproce
     """Raises `commands.error`: then nothing was begun."""
     argv, stdin = _invocation(command, target)
     if trouble := trouble_with(command):
-        raise commands.error(trouble)
+        raise commands.error(f"{trouble.seen}; {trouble.fix}")
     descriptor = os.memfd_create("event", os.MFD_CLOEXEC)  # the child reads it at its own pace, so no pipe can block us
     try:
         os.write(descriptor, stdin.encode())
@@ -120,23 +120,32 @@ def _start(commands: Commands, command: Command, target: str) -> tuple["subproce
     return process, argv
 
 
-def trouble_with(command: Command) -> str:
-    """Why it can't be started here, by this user, with what to do about it; empty when nothing speaks against it."""
-    program = command.argv[0] if command.argv else sys.executable
+class Trouble(NamedTuple):
+    seen: str
+    fix: str
+    """what to do about it"""
+
+
+def trouble_with(command: Command) -> Trouble | None:
+    """Why it can't be started here, by this user; None when nothing speaks against it."""
+    program = plain(command.argv[0] if command.argv else sys.executable)
     if not os.path.isfile(program) or not os.access(program, os.X_OK):
-        shown = plain(program)
-        return f"{shown} is no program that can be run; see that it is there and executable: ls -l {shown}"
+        return Trouble(
+            f"{program} is no program that can be run", f"see that it is there and executable: ls -l {program}"
+        )
     if not os.path.isdir(command.directory):
-        return f"{plain(command.directory)} is no directory; correct custom_actions.directory"
-    if command.user is None:
-        return ""
+        return Trouble(f"{plain(command.directory)} is no directory", "correct directory in custom_actions")
+    return _trouble_with_user(command.user) if command.user is not None else None
+
+
+def _trouble_with_user(user: str) -> Trouble | None:
     try:
-        wanted = pwd.getpwnam(command.user).pw_uid
+        wanted = pwd.getpwnam(user).pw_uid
     except KeyError:
-        return f"there is no user {plain(command.user)} on this host; add one: adduser --system {plain(command.user)}"
+        return Trouble(f"there is no user {plain(user)} on this host", f"adduser --system {plain(user)}")
     if wanted != os.geteuid() and os.geteuid() != 0:
-        return f"to run as the user {command.user} needs root, and this is user {os.geteuid()}; run ansai as root"
-    return ""
+        return Trouble(f"to run as the user {user} needs root, and this is user {os.geteuid()}", "run ansai as root")
+    return None
 
 
 def identity_of(user: str | None) -> Identity | None:

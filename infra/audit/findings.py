@@ -1,5 +1,6 @@
 """What a verification found: problems, notes, the chains, and the verdict."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -121,6 +122,10 @@ class Verification:
     notes: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
     """host and fingerprint of each trusted key that signed something here"""
+    public: Mapping[str, bytes]
+    """fingerprint → raw public half, of every key that signed something here"""
+    rotations: tuple[Mapping[str, Any], ...]
+    """those that were found in it"""
 
     @property
     def ok(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where this machine last saw its own chains: a small file per function, against a store that was cut or rolled back."""
+"""Where this machine last saw its own chains: a file per function, against a store that was cut or rolled back."""
 
 import logging
 from pathlib import Path

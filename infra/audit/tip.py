@@ -22,7 +22,7 @@ from infra.audit.keys import Signer
 from infra.audit.segments import Position, Segment
 
 SETTLE_WITHIN = 20.0
-"""Seconds after which what the bus neither took nor refused is given up: twice the default of `bus.publish_deadline`."""
+"""Seconds until what the bus neither took nor refused is given up: twice the default of `bus.publish_deadline`."""
 
 _PAUSE = 0.1  # seconds between two tries
 
@@ -72,12 +72,13 @@ class Tip:
                 await self._settle()
                 if self.position == segment.after:
                     return
+                if self.position != upon:  # an earlier segment had come: ours goes behind it
+                    segment, upon, sent_before = make(), self.position, False
+                    continue
                 if loop.time() >= until:
                     raise NotStored(f"the audit record could not be placed on {self._subject}: {error}") from error
                 await asyncio.sleep(_PAUSE)
                 sent_before = True
-                if self.position != upon:
-                    segment, upon, sent_before = make(), self.position, False
             else:
                 self._advance(name, stored)
                 return

@@ -6,7 +6,7 @@ The data of a record with the step `tombstone`:
 archive      SHA-256 of the archive's manifest.json
 before       stream sequence of the first message that was not archived
 messages, records, directory
-chains       chain → {sequence, head} of its last archived record; also of chains of earlier archives
+chains       chain → {sequence, head, at} of its last archived record; also of chains of earlier archives
 forgotten    how many chains of earlier archives are no longer named: the longest ended ones
 checkpoints  {count, sha256} of the archived checkpoints
 keys         public keys, in hexadecimal, that signed what was archived
@@ -36,6 +36,8 @@ class Claim:
     archive: str
     before: int
     chains: Mapping[str, tuple[int, str]]
+    times: Mapping[str, str] = field(default_factory=dict)
+    """when each of them was written last"""
     forgotten: int = 0
     public: Mapping[str, bytes] = field(default_factory=dict)
     rotations: tuple[Mapping[str, Any], ...] = ()
@@ -72,6 +74,7 @@ def claims_of(record: Mapping[str, Any], taken: SegmentSeen) -> Claim | None:
     found = (public_key(key) for key in keys) if isinstance(keys, list) else ()
     return Claim(
         taken.stream_sequence, str(record.get("at", taken.at)), archive, before, ends,
+        {name: str(end.get("at", "")) for name, end in chains.items()},
         forgotten if isinstance(forgotten, int) else 0, dict(key for key in found if key is not None),
         tuple(each for each in rotations if isinstance(each, dict)) if isinstance(rotations, list) else (),
         str(record.get("text") or f"everything before #{before} was archived")[:500],

@@ -18,7 +18,7 @@ from functions.core.ports import NotStored
 from infra.audit import form
 from infra.audit.checkpoints import Checkpoints
 from infra.audit.heads import HeadFile
-from infra.audit.keys import Keyring, Rotation, Signer, announce
+from infra.audit.keys import Keyring, KeyUnusable, Rotation, Signer, announce
 from infra.audit.opening import opening, own_record
 from infra.audit.segments import Chain, Position, Segment, document, segment
 from infra.audit.tip import SETTLE_WITHIN, Forked, Tip
@@ -79,7 +79,8 @@ class AuditTrail:
         self._group: Sequence[_Waiting] = ()
         self._writing: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
-        self._announced = ""
+        self._announced: str | None = None
+        """fingerprint of the key that others know; empty after an attempt that failed, None before the first"""
         self._ended = False
         self._checkpoints = Checkpoints(bus, chain, self._heads, clock, lambda: self.position, self._before_checkpoint)
 
@@ -131,32 +132,28 @@ class AuditTrail:
         self._queue.append(waiting)
         if self._writing is None:
             self._writing = loop.create_task(self._write(), name=f"audit trail of {self._chain.function}")
-            self._writing.add_done_callback(self._written)
         refusal = await waiting.answer
         if refusal is not None:
             raise refusal
 
     async def _write(self) -> None:
         """Until nobody waits. A task of its own, so that a caller who is cancelled tears nothing."""
-        while self._queue:
-            self._group = self._gather()
-            try:
-                await self._store(self._group)
-            except NotStored as error:
-                self._answer(str(error))
-            else:
-                self._answer(None)
-
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writing = None
-        if not task.cancelled() and task.exception() is None:
-            return
-        if not task.cancelled():
-            logger.error("the audit trail of %s failed", self._chain.function, exc_info=task.exception())
-        self._answer(f"the audit trail of {self._chain.function} stopped in the middle")
-        self._group = tuple(self._queue)
-        self._queue.clear()
-        self._answer(f"the audit trail of {self._chain.function} stopped before it")
+        try:
+            while self._queue:
+                self._group = self._gather()
+                try:
+                    await self._store(self._group)
+                except NotStored as error:
+                    self._answer(str(error))
+                else:
+                    self._answer(None)
+        except Exception:
+            logger.exception("the audit trail of %s failed", self._chain.function)
+        finally:
+            self._writing = None
+            self._group = [*self._group, *self._queue]  # none is left but after a failure, or when cancelled
+            self._queue.clear()
+            self._answer(f"the audit trail of {self._chain.function} stopped before the record was known to be stored")
 
     def _gather(self) -> list[_Waiting]:
         """What goes into the next segment."""
@@ -198,8 +195,8 @@ class AuditTrail:
             self._alert("the audit trail forked: the function changes nothing any more", str(error))
             raise
         self._checkpoints.notice()
-        if self._announced != tip.signer.fingerprint and self._announcing is None:
-            self._announcing = asyncio.get_running_loop().create_task(self._announce())
+        if self._announced is None:
+            self._announce_soon()
 
     # The chain itself: its beginning, its key, its troubles.
 
@@ -216,41 +213,49 @@ class AuditTrail:
         return records
 
     async def _before_checkpoint(self) -> Signer:
-        """Go over to another key when there is one, and say who we are where we couldn't. Raises NotStored, BusError."""
+        """Go over to another key when there is one, and make it known. Raises NotStored."""
         assert self._tip is not None
         for rotation in await asyncio.to_thread(self._rotations_from, self._tip.signer):
             successor = await asyncio.to_thread(self._keyring.signer, rotation.new_fingerprint)
+            if self._ended:
+                break  # the chain ended with its old key
             text = f"what follows is signed by {rotation.new_fingerprint}, which comes after {rotation.old_fingerprint}"
             changed = own_record(self._chain, self._clock.now(), Step.KEY_CHANGED, text, rotation.document())
             await self._append(changed, successor)
+        if self._announced != self._tip.signer.fingerprint:
+            self._announce_soon()
         return self._tip.signer
 
     def _rotations_from(self, signer: Signer) -> list[Rotation]:
-        current = self._keyring.current().fingerprint
-        if current == signer.fingerprint:
+        try:
+            current = self._keyring.current().fingerprint
+            steps = self._keyring.rotations_from(signer.fingerprint)
+        except KeyUnusable as error:
+            logger.error("%s goes on with the key that it has: %s", self._chain.function, error)
             return []
-        steps = self._keyring.rotations_from(signer.fingerprint)
-        if not steps:
+        if current != signer.fingerprint and not steps:
             logger.error(
-                "the key %s is said to be the current one, and none leads to it from %s: the chain of %s keeps the"
-                " latter; undo the change in the directory of the keys",
-                current, signer.fingerprint, self._chain.function,
+                "%s goes on with the key %s: %s is said to be the current one, but no rotation leads to it",
+                self._chain.function, signer.fingerprint, current,
             )  # fmt: skip
         return steps
 
+    def _announce_soon(self) -> None:
+        if self._announcing is None:
+            self._announcing = asyncio.get_running_loop().create_task(self._announce())
+
     async def _announce(self) -> None:
-        """Tell verifiers elsewhere of the key; not being able to now holds up nothing."""
+        """Tell verifiers elsewhere of the key. Not being able to holds up nothing; the next checkpoint tries again."""
         assert self._tip is not None
-        signer = self._tip.signer
+        signer, host = self._tip.signer, self._chain.host
         try:
-            if not await announce(self._bus, self._chain.host, signer):
-                text = (
-                    f"the bucket fleet holds something else under {subjects.key_of_signer(self._chain.host, signer.fingerprint)}"
-                    f" than our key {signer.fingerprint}; compare with: nats kv get fleet KEY"
-                )
+            if not await announce(self._bus, host, signer):
+                name = subjects.key_of_signer(host, signer.fingerprint)
+                text = f"{name} in the bucket fleet is not our key {signer.fingerprint}; see: nats kv get fleet {name}"
                 self._alert("another key is announced in place of the one that signs the audit trail", text)
             self._announced = signer.fingerprint
         except BusError as error:
+            self._announced = ""
             logger.warning("the key of the audit trail is not announced yet: %s", error)
         finally:
             self._announcing = None

@@ -259,6 +259,7 @@ class Verifier:
             first_sequence=self._first_sequence, last_sequence=self._last_sequence, first_at=self._first_at,
             last_at=self._last_at, problems=tuple(ordered), more_problems=self._more, notes=tuple(self._notes),
             keys=tuple(sorted(key for key in self._signers if hosts.trusts(*key))),
+            public={key: self._public[key] for _, key in self._signers}, rotations=tuple(self._rotations),
         )  # fmt: skip
 
     def _judge_claims(self) -> None:
@@ -309,7 +310,9 @@ class Verifier:
             chain = self._chains.get(anchor.chain)
             if self._gone(anchor, chain):
                 continue
-            if chain is None or anchor.sequence >= chain.next:
+            if chain is None and any(each.forgotten for each in self._claims):
+                self._notes.append(f"{anchor.chain} is known from {anchor.source} only: it may be in an older archive")
+            elif chain is None or anchor.sequence >= chain.next:
                 best = ahead.get(anchor.chain)
                 if best is None or (anchor.local, anchor.sequence) > (best.local, best.sequence):
                     ahead[anchor.chain] = anchor
@@ -351,7 +354,7 @@ class Verifier:
             self._problem(Problem(kind, what, name, last + 1, max(place or 0, *unread, 0) or None))
 
     def _as_a_whole(self, ahead: Collection[Anchor]) -> bool:
-        """One missing tail was cut; when several chains end before all that is known of them, the store is an older one.
+        """One missing tail was cut; when several chains end before all that is known of them, it is an older store.
 
         What the machine remembers outside of the bus speaks for the latter already for a single chain.
         """

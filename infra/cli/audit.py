@@ -1,46 +1,20 @@
-"""`ansai audit`: read the trail."""
+"""`ansai audit`: read the trail, verify it, take it along, archive it, and look after its keys."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from bus import subjects
-from bus.port import Bus, Stored, StreamName
+from infra.cli import audit_archive, audit_explain, audit_keys, audit_verify
 from infra.cli.arguments import Since
+from infra.cli.audit_entries import Entry, entries
 from infra.cli.failures import Failure
-from infra.cli.invocation import invocation
-from infra.cli.lines import audit_text, read
+from infra.cli.lines import audit_text
 from infra.cli.output import AsJson, print_json
-from infra.cli.reports import report
+from infra.cli.reports import gap, report
 from infra.cli.tables import console, table
-from infra.hosts.session import session
-from schemas.audit import AuditRecord
-from schemas.envelope import Event
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Read the audit trail.")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record with its place in the stream."""
-
-    sequence: int
-    event: Event[AuditRecord]
-
-    @property
-    def record(self) -> AuditRecord:
-        return self.event.data
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "sequence": self.sequence,
-            "correlation": self.event.correlationid,
-            **self.record.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
-        }
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Read the audit trail, and prove that it is whole.")
+app.add_typer(audit_keys.app, name="keys")
 
 
 @app.command("list", epilog="Example: ansai audit list --since '2 h' --function disk.free_space")
@@ -61,10 +35,10 @@ def list_records(
         return (
             (target is None or record.target == target)
             and (incident is None or record.incident == incident)
-            and (correlation is None or entry.event.correlationid == correlation)
+            and (correlation is None or record.correlation == correlation)
         )
 
-    found = [entry for entry in _entries(context, function, since) if wanted(entry)][-limit:]
+    found = [entry for entry in entries(context, function, since) if wanted(entry)][-limit:]
     if as_json:
         print_json([entry.document() for entry in found])
         return
@@ -73,18 +47,18 @@ def list_records(
         typer.echo("no records", err=True)
 
 
-@app.command(epilog="Examples: ansai audit show 17 · ansai audit show 3f9c2a7be01d44aa9c1be0f2")
+@app.command(epilog="Examples: ansai audit show 17 · ansai audit show 17.2 · ansai audit show 3f9c2a7be01d44aa9c1be0f2")
 def show(
     context: typer.Context,
     which: Annotated[str, typer.Argument(help="The number of a record, or the id of an incident or a correlation.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one record in full, or the whole story of an incident."""
-    entries = list(_entries(context, None, None))
-    if which.isdigit():
-        found = [entry for entry in entries if entry.sequence == int(which)]
-    else:
-        found = [entry for entry in entries if which in {entry.record.incident, entry.event.correlationid}]
+    """Show one record in full, or all records of an incident; `explain` tells them as a story."""
+    found = [
+        entry
+        for entry in entries(context)
+        if which in {entry.place, str(entry.message)} or (which in {entry.record.incident, entry.record.correlation})
+    ]
     if not found:
         raise Failure(f"no record, incident or correlation {which!r} in the trail; see: ansai audit list")
     if as_json:
@@ -104,51 +78,29 @@ def _show(entry: Entry) -> None:
     if record.action is not None:
         rows.append(("action", f"{record.action.title} ({record.action.risk}; {record.action.undo})"))
     if record.gap is not None:
-        rows.append(("gap", f"{record.gap.amount} {record.gap.unit} {record.gap.reason}"))
+        rows.append(("gap", f"{gap(record.gap)} {record.gap.reason}".rstrip()))
     if record.result is not None:
         freed = ", ".join(f"{amount:,.0f} {unit}" for unit, amount in record.result.freed.items())
         rows.append(("result", f"{record.result.outcome}: {record.result.done} done, freed {freed or 'nothing'}"))
-    screen.print(table((f"#{entry.sequence}", ""), rows))
+    rows += [(f"data.{name}", str(value)) for name, value in record.data.items()]
+    screen.print(table((f"#{entry.place}", ""), rows))
     if record.report is not None:
         screen.print(report(record.report))
     screen.print()
-
-
-def _entries(context: typer.Context, function: str | None, since: timedelta | None) -> list[Entry]:
-    asked = invocation(context)
-    settings = asked.start().bus
-    begin = datetime.now(UTC) - since if since is not None else None
-
-    async def main() -> list[Entry]:
-        async with session(settings, "ansai-audit", start=True) as bus:
-            return [entry async for entry in _read(bus, function, begin)]
-
-    return asyncio.run(main())
-
-
-async def _read(bus: Bus, function: str | None, since: datetime | None) -> AsyncIterator[Entry]:
-    try:
-        pattern = f"ansai.audit.*.{'.'.join(subjects.split_name(function))}.*" if function else ""
-    except subjects.BadSubject as error:
-        raise Failure(str(error)) from error
-    async for stored in bus.read(StreamName.AUDIT, pattern, since):
-        if entry := _entry(stored):
-            yield entry
-
-
-def _entry(stored: Stored) -> Entry | None:
-    """None, with a word on standard error, for what is no record: the trail takes whatever may be published there."""
-    event = read(stored.body)
-    if event is None or not isinstance(event.data, AuditRecord):
-        typer.echo(f"ansai: #{stored.sequence} on {stored.subject} is no audit record", err=True)
-        return None
-    return Entry(stored.sequence, event)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     record = entry.record
     moment = record.at.astimezone().strftime("%m-%d %H:%M:%S")
     return (
-        str(entry.sequence), moment, record.function, record.step.value, record.mode.value, record.incident[:8],
+        entry.place, moment, record.function, record.step.value, record.mode.value, record.incident[:8],
         audit_text(record),
     )  # fmt: skip
+
+
+app.command(epilog="Example: ansai audit explain 3f9c2a7be01d44aa9c1be0f2")(audit_explain.explain)
+app.command(epilog="Examples: ansai audit verify · ansai audit verify ./archive-2025 ./rest --trust trusted.json")(
+    audit_verify.verify
+)
+app.command(epilog="Example: ansai audit export ./audit-of-may --since '31 days'")(audit_archive.export)
+app.command(epilog="Example: ansai audit archive /srv/audit/2026-05 --before '90 days'")(audit_archive.archive)

@@ -6,9 +6,9 @@ import typer
 
 from collectors import registry as collector_registry
 from collectors.core.collector import AnyCollector
-from functions import registry as function_registry
 from functions.core.remedy import AnyRemedy
 from infra.cli.chosen import collectors as chosen_collectors
+from infra.cli.chosen import function_names
 from infra.cli.chosen import functions as chosen_functions
 from infra.cli.invocation import invocation
 from infra.cli.output import AsJson, print_json
@@ -27,7 +27,8 @@ Name = Annotated[str, typer.Argument(help="As listed, like disk.free_space.")]
 def list_functions(context: typer.Context, as_json: AsJson = False) -> None:
     """List every function, its mode in force, and what it listens to."""
     configuration = invocation(context).configuration
-    found = [_function(remedy, configuration) for remedy in chosen_functions(function_registry.names())]
+    every = chosen_functions(function_names(configuration), configuration, switched_off=True)
+    found = [_function(remedy, configuration) for remedy in every]
     if as_json:
         print_json(found)
         return
@@ -38,8 +39,9 @@ def list_functions(context: typer.Context, as_json: AsJson = False) -> None:
 @functions.command("show", epilog="Example: ansai functions show disk.free_space")
 def show_function(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show one function: what it listens to, each change it may make and how that is undone, what it needs."""
-    (remedy,) = chosen_functions([name])
-    document = _function(remedy, invocation(context).configuration)
+    configuration = invocation(context).configuration
+    (remedy,) = chosen_functions([name], configuration, switched_off=True)
+    document = _function(remedy, configuration)
     if as_json:
         print_json(document)
         return

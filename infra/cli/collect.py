@@ -8,6 +8,7 @@ import typer
 from infra.cli.chosen import collectors
 from infra.cli.invocation import invocation
 from infra.cli.running import run
+from infra.hosts.live_reload import live_reload
 from infra.hosts.station import station
 
 app = typer.Typer(rich_markup_mode=None)
@@ -24,7 +25,10 @@ def collect(
     chosen = collectors(names)
 
     async def main(stop: asyncio.Event) -> None:
-        async with station(configuration, host, (), chosen):
+        async with (
+            station(configuration, host, (), chosen) as running,
+            live_reload(running, asked.loaded, asked.config, asked.options),
+        ):
             await stop.wait()
 
     run(main)

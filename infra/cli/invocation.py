@@ -35,8 +35,12 @@ class Invocation:
         """The configuration with its origins. Raises ConfigurationError."""
         from infra import configuration
 
-        options = {"--bus": self.bus, "--host": self.host, "--log-format": self.log_format}
-        return configuration.read(self.config, options=options)
+        return configuration.read(self.config, options=self.options)
+
+    @property
+    def options(self) -> dict[str, str | None]:
+        """What outweighs the settings file."""
+        return {"--bus": self.bus, "--host": self.host, "--log-format": self.log_format}
 
     @property
     def configuration(self) -> Configuration:

@@ -1,21 +1,27 @@
 """One line for each message, whatever it is: for `watch`, `up`, `trigger --wait` and `audit list`."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from rich.text import Text
 
 from bus import subjects
+from functions import registry as functions
 from schemas import registry
 from schemas.alert import Alert
-from schemas.audit import ActionEvent, AuditRecord
+from schemas.audit import ActionEvent, AuditRecord, AuditSegment, Checkpoint
 from schemas.envelope import Event, Head
 from schemas.health import Health
 from schemas.heartbeat import Heartbeat
 from schemas.text import plain
 from schemas.trigger import Trigger
+
+logger = logging.getLogger(__name__)
 
 STYLES = {
     "ok": "green", "warning": "yellow", "critical": "red", "emergency": "bold red", "unknown": "magenta",
@@ -54,26 +60,52 @@ def read(body: bytes) -> Event[Any] | None:
     """The message as an event; None when it is none of ours."""
     try:
         head = Head.model_validate_json(body)
-        model = registry.model(head.type)
+        model = _model(head.type)
         return Event[model].model_validate_json(body)  # type: ignore[valid-type]
     except (ValidationError, registry.UnknownType):
         return None
 
 
+def _model(name: str) -> type[BaseModel]:
+    """Ours, or a health event of an installed function. Raises UnknownType."""
+    if name in registry.MESSAGES or not name.startswith(registry.HEALTH_PREFIX):
+        return registry.model(name)
+    installed = _installed_models()
+    return installed[name] if name in installed else registry.model(name)
+
+
+@cache
+def _installed_models() -> Mapping[str, type[BaseModel]]:
+    """Asked once: it looks at every installed package."""
+    try:
+        return functions.health_models()
+    except functions.BadFunction as error:
+        logger.warning("health events of installed functions are shown as they came: %s", error)
+        return {}
+
+
 def line_of(subject: str, body: bytes, at: datetime) -> Line:
-    """The line for one message; *at* is used when it does not say its time itself."""
+    """The line for one message, the last one where it has several; *at* is used when it doesn't say its time itself."""
+    return lines_of(subject, body, at)[-1]
+
+
+def lines_of(subject: str, body: bytes, at: datetime) -> list[Line]:
+    """One line for a message; a segment of the audit trail has one for each of its records."""
     try:
         parsed = subjects.parse(subject)
     except subjects.BadSubject:
-        return Line(at, "other", plain(subject), "", _raw(body))
+        return [Line(at, "other", plain(subject), "", _raw(body))]
     source = " ".join(part for part in (parsed.host, parsed.function if parsed.domain else parsed.last) if part)
     if parsed.kind == "dlq":
-        return Line(at, "dlq", source, "dlq", _raw(body))
+        return [Line(at, "dlq", source, "dlq", _raw(body))]
     event = read(body)
     if event is None:
-        return Line(at, parsed.kind, source, "", _raw(body))
-    state, text = _said(event.data)
-    return Line(event.time, parsed.kind, source, state, text)
+        return [Line(at, parsed.kind, source, "", _raw(body))]
+    if isinstance(event.data, AuditSegment) and event.data.records:
+        return [
+            Line(record.at, parsed.kind, source, record.step.value, audit_text(record)) for record in event.data.records
+        ]
+    return [Line(event.time, parsed.kind, source, *_said(event.data))]
 
 
 def _said(data: BaseModel) -> tuple[str, str]:
@@ -83,8 +115,8 @@ def _said(data: BaseModel) -> tuple[str, str]:
         return data.level.value, f"{data.target}: {data.reason or data.level.value}{before}"
     if isinstance(data, ActionEvent):
         return data.step.value, data.text
-    if isinstance(data, AuditRecord):
-        return data.step.value, audit_text(data)
+    if isinstance(data, Checkpoint):
+        return "", f"record {data.sequence} of {data.emitter} is there, signed by {data.key[:16]}"
     if isinstance(data, Alert):
         return data.severity.value, " ".join(part for part in (f"{data.title}:", data.text, data.next) if part)
     if isinstance(data, Heartbeat):

@@ -36,6 +36,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("run", "run", "Run one or more functions."),
         Entry("collect", "collect", "Run one or more collectors."),
         Entry("trigger", "trigger", "Ask a function to look at its targets now."),
+        Entry("approvals", "approvals", "Look at plans that wait for you, and grant or deny them."),
+        Entry("freeze", "freeze", "Stop every function from beginning anything, or let them go on."),
         Entry("simulate", "simulate", "Let the real functions heal a fault on a small real filesystem."),
     ),
     "Set up": (

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from functions import registry
 from functions.core.remedy import AnyRemedy
-from infra.cli.chosen import functions
+from infra.cli.chosen import function_names, functions
 from infra.cli.failures import FAILED, SOMETHING_TO_DO
 from infra.cli.invocation import invocation
 from infra.cli.output import AsJson, print_json
@@ -39,7 +38,7 @@ def plan(
     """
     asked = invocation(context)
     configuration, host = asked.start(), asked.host_name
-    remedies = functions([function] if function else registry.names(), configuration)
+    remedies = functions([function] if function else function_names(configuration), configuration)
 
     async def main() -> list[Preview]:
         found: list[Preview] = []

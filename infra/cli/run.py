@@ -9,6 +9,7 @@ from collectors import registry as collector_registry
 from infra.cli.chosen import collectors, functions
 from infra.cli.invocation import invocation
 from infra.cli.running import run as run_until_stopped
+from infra.hosts.live_reload import live_reload
 from infra.hosts.station import station
 
 app = typer.Typer(rich_markup_mode=None)
@@ -33,7 +34,10 @@ def run(
     remedies = functions([name for name in names if name not in collector_registry.names()], configuration)
 
     async def main(stop: asyncio.Event) -> None:
-        async with station(configuration, host, remedies, eyes):
+        async with (
+            station(configuration, host, remedies, eyes) as running,
+            live_reload(running, asked.loaded, asked.config, asked.options),
+        ):
             await stop.wait()
 
     run_until_stopped(main)

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from schemas.audit import ActionEvent, Step
 from schemas.envelope import Event
 from schemas.heartbeat import ComponentKind, Heartbeat
 from schemas.remediation import Outcome
+from schemas.settings.root import Configuration
 from schemas.trigger import Asked, Trigger
 
 app = typer.Typer(rich_markup_mode=None)
@@ -57,13 +59,13 @@ def trigger(
     configuration = asked.start()
     if live and target is None:
         raise Failure("--live needs a --target: an order that names none changes nothing")
-    host = host_of(function, asked.host_name)
+    host = host_of(function, asked.host_name, configuration)
     person = who or re.sub(r"[^A-Za-z0-9_-]", "-", _user())[:63]
     order = Trigger(target=target, mode=Asked.LIVE if live else Asked.DRY_RUN, reason=reason)
 
     async def main() -> Answer:
         async with session(configuration.bus, "ansai-trigger") as bus:
-            sender = _Sender(bus, function, host)
+            sender = _Sender(bus, function, host, registry.names(configuration.custom_actions))
             listeners = await sender.listeners()
             if not as_json:
                 typer.echo(f"{', '.join(listeners)} listens", err=True)
@@ -78,11 +80,12 @@ def trigger(
         raise typer.Exit(1)
 
 
-def host_of(function: str, host: str) -> str:
+def host_of(function: str, host: str, configuration: Configuration) -> str:
     """Where the order goes: to this host, or to wherever a central function runs. Raises Failure."""
+    custom = configuration.custom_actions
     try:
         subjects.split_name(function)
-        scope = registry.load(function).scope if function in registry.names() else Scope.HOST
+        scope = registry.load(function, custom).scope if function in registry.names(custom) else Scope.HOST
     except (subjects.BadSubject, registry.BadFunction) as error:
         raise Failure(str(error)) from error
     return host if scope is Scope.HOST else subjects.ANY_HOST
@@ -124,8 +127,9 @@ class Answer:
 
 
 class _Sender:
-    def __init__(self, bus: Bus, function: str, host: str) -> None:
+    def __init__(self, bus: Bus, function: str, host: str, known: Sequence[str]) -> None:
         self._bus = bus
+        self._known = known
         self._function = function
         self._host = host
 
@@ -152,7 +156,7 @@ class _Sender:
         finally:
             await beats.aclose()
         there = f"; on that host run {', '.join(sorted(heard))}" if heard else ""
-        known = "" if self._function in registry.names() else f" (there is no function of ours called {self._function})"
+        known = "" if self._function in self._known else f" (there is no function of ours called {self._function})"
         raise Failure(
             f"nobody on {self._host} listens for {self._function}{known}{there}."
             f" Start it with: ansai run {self._function}, or ansai up"

@@ -11,15 +11,15 @@ from rich.live import Live
 
 from bus.port import Bus
 from collectors import registry as collector_registry
-from functions import registry as function_registry
 from functions.core.remedy import AnyRemedy
-from infra.cli.chosen import collectors, functions
+from infra.cli.chosen import collectors, function_names, functions
 from infra.cli.invocation import invocation
 from infra.cli.lines import Line
 from infra.cli.plan_view import block, summary
 from infra.cli.running import run
 from infra.cli.screen import Screen, Standing
 from infra.cli.tables import console
+from infra.hosts.live_reload import live_reload
 from infra.hosts.local import probes_of
 from infra.hosts.preview import Preview, preview
 from infra.hosts.station import Station, station
@@ -43,11 +43,14 @@ def up(context: typer.Context) -> None:
     """
     asked = invocation(context)
     configuration, host = asked.start(), asked.host_name
-    remedies = functions(function_registry.names(), configuration)
+    remedies = functions(function_names(configuration), configuration)
     watched = collectors(collector_registry.names())
 
     async def main(stop: asyncio.Event) -> None:
-        async with station(configuration, host, remedies, watched, everything=True) as running:
+        async with (
+            station(configuration, host, remedies, watched, everything=True) as running,
+            live_reload(running, asked.loaded, asked.config, asked.options),
+        ):
             await _show(running, remedies, configuration, host, stop)
 
     run(main)

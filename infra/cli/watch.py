@@ -9,7 +9,7 @@ import typer
 
 from bus.port import Bus
 from infra.cli.invocation import invocation
-from infra.cli.lines import line_of
+from infra.cli.lines import lines_of
 from infra.cli.running import run, until
 from infra.cli.tables import console
 from infra.hosts.session import session
@@ -17,7 +17,7 @@ from schemas.text import plain
 
 app = typer.Typer(rich_markup_mode=None)
 
-KINDS = ("health", "trigger", "action", "audit", "alert", "approval", "dlq", "heartbeat")
+KINDS = ("health", "trigger", "action", "audit", "alert", "approval", "checkpoint", "dlq", "heartbeat")
 
 
 @app.command(epilog="Examples: ansai watch · ansai watch alert · ansai watch 'ansai.health.*.disk.>' --json")
@@ -49,7 +49,8 @@ async def follow(bus: Bus, pattern: str, *, as_json: bool, count: int) -> None:
         if as_json:
             typer.echo(json.dumps({"subject": plain(subject), "event": _document(body)}))
         else:
-            screen.print(line_of(subject, body, datetime.now(UTC)).rich())
+            for line in lines_of(subject, body, datetime.now(UTC)):
+                screen.print(line.rich())
         printed += 1
         if printed == count:
             return

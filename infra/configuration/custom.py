@@ -1,4 +1,4 @@
-"""What speaks against custom actions on this host. None of it makes the settings invalid: they may be meant for another."""
+"""What speaks against custom actions on this host. The settings stay valid: they may be meant for another host."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from infra.adapters.custom_commands import trouble_with
+from infra.adapters.custom_commands import Trouble, trouble_with
 from schemas.facts.commands import Command
 from schemas.settings.custom import CustomAction
 
@@ -14,8 +14,7 @@ from schemas.settings.custom import CustomAction
 class Doubt(NamedTuple):
     where: str
     what: str
-    fix: str = ""
-    """a command, where one is known"""
+    fix: str
 
 
 def doubts(actions: Sequence[CustomAction]) -> Iterator[Doubt]:
@@ -26,20 +25,22 @@ def doubts(actions: Sequence[CustomAction]) -> Iterator[Doubt]:
             if argv is None or (key == "call" and action.call is None):
                 continue
             command = Command(argv=argv, timeout=1, user=action.user, directory=action.directory)
-            what = trouble_with(command) or _changeable(argv)
-            if what and what not in told:
-                told.add(what)
-                yield Doubt(f"custom_actions {action.name}, {key}", *what.rpartition("; ")[::2])
+            trouble = trouble_with(command) or _changeable(argv)
+            if trouble is not None and trouble.seen not in told:
+                told.add(trouble.seen)
+                yield Doubt(f"custom_actions {action.name}, {key}", *trouble)
         if action.call is not None and not _is_installed(action.call):
             package = action.call.partition(":")[0].partition(".")[0]
-            yield Doubt(f"custom_actions {action.name}, call", f"there is no package {package} in this environment")
+            yield Doubt(
+                f"custom_actions {action.name}, call", f"there is no package {package} here", f"pip install {package}"
+            )
 
 
-def _changeable(argv: Sequence[str]) -> str:
+def _changeable(argv: Sequence[str]) -> Trouble | None:
     """Whoever may change the program decides what runs with our rights."""
     if argv and os.stat(argv[0]).st_mode & stat.S_IWOTH:
-        return f"{argv[0]} may be changed by anybody; chmod o-w {argv[0]}"
-    return ""
+        return Trouble(f"{argv[0]} may be changed by anybody", f"chmod o-w {argv[0]}")
+    return None
 
 
 def _is_installed(place: str) -> bool:

@@ -24,11 +24,19 @@ def _bare(annotation: Any) -> Any:
             return annotation
 
 
+def _entered(annotation: Any) -> Any:
+    """Of several forms of a value, the one that has keys."""
+    if get_origin(annotation) not in {Union, UnionType}:
+        return annotation
+    forms = [_bare(choice) for choice in get_args(annotation)]
+    return next((form for form in forms if isinstance(form, type) and issubclass(form, Settings)), annotation)
+
+
 def annotation_at(root: type[Settings], key: Key) -> Any:
     """The type wanted at *key*; None when there is no such key."""
     annotation: Any = root
     for name in key:
-        annotation = _bare(annotation)
+        annotation = _entered(_bare(annotation))
         if isinstance(annotation, type) and issubclass(annotation, Settings):
             field = annotation.model_fields.get(str(name))
             annotation = field.annotation if field is not None else None

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,10 +13,9 @@ from typing import Any, Protocol
 from bus import subjects
 from bus.port import Bucket, Bus, Consumption, StreamName, Subscription
 from functions.core.engine import Engine
-from functions.core.ports import Ports, Tools
+from functions.core.ports import NotStored, Ports, Tools
 from functions.core.remedy import AnyRemedy, Scope
 from infra.audit.fill import FillWatch
-from infra.audit.keys import Keyring
 from infra.hosts.brake import BusBrake
 from infra.hosts.fence import LocalFence
 from infra.hosts.fleet import FleetMirror
@@ -25,13 +25,20 @@ from infra.hosts.permits import BusPermits
 from infra.hosts.plans import BusPlans
 from infra.hosts.state import BusLedger
 from infra.hosts.story import BusStory, Publisher
+from schemas.alert import Alert, AlertState, Severity
+from schemas.audit import Step
 from schemas.clock import Clock, SystemClock
 from schemas.envelope import new_id
 from schemas.probes import Probes
 from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
 
+logger = logging.getLogger(__name__)
+
 ACK_WAIT = timedelta(seconds=30)
+
+SETTINGS = "operator.settings"
+"""The name under which is told what is about no function in particular."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,13 @@ class FunctionHost:
         self._name = name or process_name([each.name for each in remedies])
         self._holder = new_id()
         directory = directory or state_directory()
-        self._keyring = Keyring(directory / "audit" / "keys")
         self._story = BusStory(
-            bus, spool, machine.host, self._keyring, directory / "audit" / "heads", clock=self._clock, version=version
+            bus, spool, machine.host, self._holder, state=directory / "audit", clock=self._clock, version=version
         )
         self._mirror = FleetMirror(bus)
         self._brake = BusBrake(self._mirror, configuration.policy.freeze_file)
         self._fence = LocalFence(directory / "fences")
-        self._fill = FillWatch(bus, self._story, machine.host)
+        self._fill = FillWatch(bus, machine.host, self._story.alert, self._clock)
         self._running: list[_Stoppable] = []
         self._engines: list[Engine] = []
         self._inbox: Inbox | None = None
@@ -93,9 +99,13 @@ class FunctionHost:
 
     async def start(self) -> None:
         """Return when it is consuming. Raises BusError, NotStored."""
-        for shared in (self._mirror, self._brake, self._fill):
-            await shared.start()
-            self._running.append(shared)
+        await self._story.start()
+        await self._mirror.start()
+        self._running.append(self._mirror)
+        await self._brake.start()
+        self._running.append(self._brake)
+        self._fill.start()
+        self._running.append(self._fill)
         for remedy in self._remedies:
             self._engines.append(await self._engine(remedy))
         self._inbox = Inbox(self._engines, self._configuration.policy, self._story, self._clock, self._ack_wait)
@@ -105,13 +115,42 @@ class FunctionHost:
         await self._consume(self._inbox)
         gc.freeze()  # modules and models live as long as the process: no collection need look at them again
 
-    def reconfigure(self, configuration: Configuration) -> None:
-        """Other limits and thresholds, from the next event on. The bus, the host and the group stay as they are."""
+    async def reconfigure(self, configuration: Configuration) -> None:
+        """Other limits and thresholds, from the next event on; audited where they differ."""
         self._configuration = configuration
         if self._inbox is not None:
             self._inbox.reconfigure(configuration.policy)
         for engine in self._engines:
-            engine.reconfigure(self._section(engine.remedy), configuration.policy.of(engine.remedy.name, engine.host))
+            name, before = engine.remedy.name, engine.policy.version
+            policy, section = configuration.policy.of(name, engine.host), self._section(engine.remedy)
+            if engine.reconfigure(section, policy):
+                text = (
+                    f"policy {before} → {policy.version}: {policy.mode}" if before != policy.version else "thresholds"
+                )
+                await self._tell_reload(engine, text)
+            engine.look_again()  # a raised cap may let go on what waited
+
+    async def _tell_reload(self, engine: Engine, text: str) -> None:
+        policy, name = engine.policy, engine.remedy.name
+        logger.info("%s: other settings are in force: %s", name, text)
+        try:
+            await self._story.audit(
+                new_id(), host=engine.host, function=name, step=Step.RELOADED, mode=policy.mode, policy=policy.version,
+                text=text,
+            )  # fmt: skip
+        except NotStored as error:
+            logger.error("%s", error)
+
+    async def keep(self, why: str) -> None:
+        """People are told that the settings on disk are broken, and that the old ones stay in force."""
+        first, _, more = why.partition("\n")
+        alert = Alert(
+            host=self._machine.host, function=SETTINGS, target="ansai.yaml", severity=Severity.WARNING,
+            state=AlertState.REFUSED, title=f"the settings on disk are broken, the old ones stay in force: {first}",
+            text=more, next="Mend them; ansai config check says what is wrong. They are read again by themselves.",
+            at=self._clock.now(),
+        )  # fmt: skip
+        await self._story.alert(new_id(), alert)
 
     async def stop(self) -> None:
         """Fetch no more, finish what runs, hand leases back, tell the rest. Idempotent."""
@@ -185,9 +224,7 @@ class FunctionHost:
                 f"ansai.trigger.{subjects.ANY_HOST}.>",
             )
         return tuple(
-            pattern
-            for each in self._remedies
-            for pattern in subjects.trigger_patterns(self._host_of(each), each.name)
+            pattern for each in self._remedies for pattern in subjects.trigger_patterns(self._host_of(each), each.name)
         )
 
     def _answer_subjects(self) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ async def targets(remedy: AnyRemedy, section: Any, probes: Probes, wanted: str |
     found = await _in_thread(remedy.name, lambda: remedy.targets(section, probes), READ_TIMEOUT)
     if wanted is None:
         return found
-    matched = match_target(wanted, found)
+    matched = match_target(wanted, found, globs=remedy.target_globs)
     if not matched:
         raise ProbeError(f"{remedy.name} has no target {wanted!r} here; there are {', '.join(found) or 'none'}")
     return matched

@@ -2,22 +2,28 @@
 
 import asyncio
 import hashlib
-import itertools
 import logging
 from collections.abc import Coroutine, Mapping
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from bus import subjects
 from bus.port import Bus, BusError
 from functions.core.ports import NotStored
+from infra.audit.keys import Keyring
+from infra.audit.opening import boot_id
+from infra.audit.segments import Chain
+from infra.audit.trail import AuditTrail
 from schemas.alert import Alert
-from schemas.audit import ActionEvent, AuditRecord
+from schemas.approval import Approval
+from schemas.audit import ActionEvent
+from schemas.clock import Clock, SystemClock
 from schemas.envelope import Event, new_id
+from schemas.settings.bus import state_directory
 
 logger = logging.getLogger(__name__)
 
-AUDIT, ACTION, ALERT = Event[AuditRecord], Event[ActionEvent], Event[Alert]
+ACTION, ALERT, APPROVAL = Event[ActionEvent], Event[Alert], Event[Approval]
 
 DEAD_LETTER_BODY = 512 * 1024
 """Bytes kept of a message that can't be understood."""
@@ -32,26 +38,51 @@ class Publisher(Protocol):
 
 
 class BusStory:
-    """One emitter's story. Audit goes straight to the bus or fails; the rest may wait in the spool."""
+    """What one process tells. Audit and questions go straight to the bus or fail; the rest may wait in the spool."""
 
-    def __init__(self, bus: Bus, spool: Publisher, host: str, emitter: str) -> None:
+    def __init__(
+        self, bus: Bus, spool: Publisher, host: str, emitter: str, *, keyring: Keyring | None = None,
+        state: Path | None = None, clock: Clock | None = None, version: str = "",
+    ) -> None:  # fmt: skip
+        """*state*: where this machine remembers its audit chains, by default `audit` below `state_directory()`.
+
+        *keyring*: what signs them, by default `keys` below *state*.
+        """
         self._bus = bus
         self._spool = spool
         self._host = host
         self._emitter = emitter
-        self._numbers = itertools.count(1)
+        self._state = state if state is not None else state_directory() / "audit"
+        self._keyring = keyring or Keyring(self._state / "keys")
+        self._clock = clock or SystemClock()
+        self._version = version
+        self._boot = boot_id()
+        self._trails: dict[tuple[str, str], AuditTrail] = {}
         self._pending: set[asyncio.Task[None]] = set()
 
+    async def start(self) -> None:
+        """See that there is a key to sign with; the first start on a machine makes it. Raises KeyUnusable."""
+        await asyncio.to_thread(self._keyring.current)
+
+    async def stop(self) -> None:
+        """End the chains of the trail, tell the rest. Idempotent; nothing is audited afterwards."""
+        await asyncio.gather(*(trail.stop() for trail in self._trails.values()))
+        await self.flush()
+
     async def audit(self, correlation: str, **fields: Any) -> None:
-        """Append one record. Raises NotStored."""
-        number = next(self._numbers)
-        record = AuditRecord(emitter=self._emitter, sequence=number, at=datetime.now(UTC), **fields)
-        subject = subjects.audit(self._host, record.function, self._emitter)
-        event = self._wrap(AUDIT, "ansai.audit.v1", record.function, record.target, correlation, record)
+        """Append one record to the chain of its function. Raises NotStored."""
+        trail = self._trail(fields.pop("host", self._host), fields.pop("function"))
+        await trail.append(correlation, **fields)
+
+    async def approval(self, correlation: str, approval: Approval) -> None:
+        """Ask people to answer. Raises NotStored: a question that nobody can hear is none."""
+        subject = subjects.approval(approval.host, approval.function, approval.state.value)
+        name = Approval.type_name()
+        event = self._wrap(APPROVAL, name, approval.function, approval.target, correlation, approval)
         try:
-            await self._bus.publish(subject, event.body(), message_id=f"{self._emitter}-{number}")
+            await self._bus.publish(subject, event.body(), message_id=event.id)
         except BusError as error:
-            raise NotStored(f"the audit record {record.step!s} of {record.function} was not stored: {error}") from error
+            raise NotStored(f"people were not asked about {approval.function} on {approval.host}: {error}") from error
 
     async def action(self, correlation: str, event: ActionEvent) -> None:
         subject = subjects.action(self._host, event.function, event.step.value)
@@ -89,6 +120,22 @@ class BusStory:
         """Wait for what is still being told."""
         while self._pending:
             await asyncio.wait(self._pending)
+
+    def _trail(self, host: str, function: str) -> AuditTrail:
+        """The chain of a function; a number makes it an emitter of its own among those of this process."""
+        trail = self._trails.get((host, function))
+        if trail is None:
+            chain = Chain(host, function, f"{self._emitter}-{len(self._trails) + 1}", self._boot)
+            trail = self._trails[host, function] = AuditTrail(
+                self._bus, chain, self._keyring, self._state, self._clock, self._tell, version=self._version
+            )
+        return trail
+
+    def _tell(self, alert: Alert) -> None:
+        self._in_background(self._told(alert))
+
+    async def _told(self, alert: Alert) -> None:
+        await self.alert(new_id(), alert)
 
     def _wrap(self, kind: Any, name: str, function: str, target: str, correlation: str, data: Any) -> Any:
         return kind(

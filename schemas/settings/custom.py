@@ -4,9 +4,9 @@ import os.path
 import re
 from collections import Counter
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from schemas.remediation import Risk
 from schemas.settings.base import Settings
@@ -16,7 +16,16 @@ LONGEST_RUN = timedelta(hours=1)
 LONGEST_VERIFY = timedelta(seconds=25)
 """The engine waits 30 s for an observation before it calls the truth unknown."""
 
+Value = TypeVar("Value")
+
 _CALL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _some(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """After the values themselves, so that a bad one is told and not that none is left."""
+    if not values:
+        raise ValueError("give at least one")
+    return values
 
 
 def _arguments(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -27,7 +36,7 @@ def _arguments(argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv
 
 
-Arguments = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_arguments)]
+Arguments = Annotated[tuple[str, ...], AfterValidator(_some), AfterValidator(_arguments)]
 """A program by its absolute path, and its arguments. An argument `{field}` is replaced by that value of the event."""
 
 
@@ -66,7 +75,20 @@ class Bounds(Settings):
 
 
 Scalar = bool | int | float | str
-Condition = Bounds | Annotated[tuple[Scalar, ...], Field(min_length=1)] | Scalar
+
+
+def _form(condition: object) -> str:
+    if isinstance(condition, dict | Bounds):
+        return "bounds"
+    return "values" if isinstance(condition, list | tuple) else "value"
+
+
+Condition = Annotated[
+    Annotated[Bounds, Tag("bounds")]
+    | Annotated[tuple[Scalar, ...], AfterValidator(_some), Tag("values")]
+    | Annotated[Scalar, Tag("value")],
+    Discriminator(_form),
+]
 """What a value of the event must be: bounds, one of several values, or one value; text may be a glob."""
 
 
@@ -75,8 +97,8 @@ class CustomAction(Settings):
 
     name: str = Field(pattern="^[a-z][a-z0-9_]{0,62}$", description="The function is called custom.<name>.")
     on: str = Field(description="Type of the health event it listens to, like ansai.health.disk.pressure.v1.")
-    targets: tuple[Annotated[str, AfterValidator(_target_glob)], ...] = Field(
-        min_length=1, description="Globs of canonical target names. On no other target is anything run."
+    targets: Annotated[tuple[Annotated[str, AfterValidator(_target_glob)], ...], AfterValidator(_some)] = Field(
+        description="Globs of canonical target names. On no other target is anything run."
     )
     when: dict[str, Condition] = Field(
         {}, description="Field of the event → value, list of values, glob, or {at_least, at_most}. All must hold."

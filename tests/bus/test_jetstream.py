@@ -239,7 +239,11 @@ async def test_the_streams_are_as_the_table_says(server: NatsServer, nats_bus: J
         assert tuple(info.config.subjects) == spec.subjects
         assert info.config.max_age == (spec.max_age.total_seconds() if spec.max_age else 0)
         assert info.config.max_consumers == 10_000
+        assert info.config.max_msgs_per_subject == (spec.max_messages_per_subject or -1)
+        assert info.config.max_bytes == (spec.max_bytes or -1)
+        assert info.config.discard == ("new" if spec.discard_new else "old")
         assert info.config.deny_delete == spec.deny_delete
+        assert bool(info.config.allow_direct) == spec.direct
     await client.close()
 
 

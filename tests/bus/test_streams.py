@@ -6,7 +6,7 @@ import pytest
 
 from bus.port import Bucket, Rejected, StreamName
 from bus.streams import buckets, incompatibility, refuse_unstored, stream_for, streams, update
-from bus.subjects import matches
+from bus.subjects import checkpoint, matches
 from schemas.settings.bus import BusSettings
 
 
@@ -21,6 +21,17 @@ def test_the_audit_stream_never_drops():
     assert configuration["deny_delete"] is True
     assert configuration["max_age"] == 0
     assert configuration["max_bytes"] == 5 * 1024**2
+
+
+def test_checkpoints_outlive_the_audit_stream_fifty_to_an_emitter():
+    spec = streams(BusSettings())[StreamName.CHECKPOINT]
+    configuration = spec.configuration()
+    assert configuration["subjects"] == ["ansai.checkpoint.>"]
+    assert configuration["max_msgs_per_subject"] == 50
+    assert configuration["deny_delete"] is True
+    assert configuration["max_age"] == 0
+    assert configuration["max_bytes"] == -1
+    assert stream_for(checkpoint("web-1", "disk.free_space", "e1")) is StreamName.CHECKPOINT
 
 
 def test_health_keeps_a_day_and_a_hundred_of_each_subject():

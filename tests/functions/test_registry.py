@@ -8,6 +8,9 @@ import pytest
 
 from functions import registry
 from functions.disk.free_space import REMEDY
+from schemas.disk import DiskPressure
+from tests.functions.custom.entries import entry
+from tests.functions.installed import MODULE
 
 
 def install(monkeypatch, **entries: str) -> None:
@@ -65,6 +68,58 @@ def test_a_function_installed_under_another_name_is_refused(monkeypatch):
     install(monkeypatch, shop__other="tests.functions.installed:REFILL")
     with pytest.raises(registry.BadFunction, match="no Remedy of that name"):
         registry.load("shop.other")
+
+
+def test_a_real_distribution_is_listed_loaded_and_its_health_events_are_known(install_shop):
+    install_shop()
+
+    assert registry.names() == ["disk.free_space", "shop.refill"]
+    assert registry.load("shop.refill").section_name == "shop_monitoring"
+    assert registry.health_model("ansai.health.shop.stock.v1").model_fields.keys() > {"pieces", "target"}
+    assert [remedy.name for remedy in registry.installed()] == ["shop.refill"]
+
+
+def test_without_one_only_our_health_events_are_known():
+    assert list(registry.health_models()) == ["ansai.health.disk.pressure.v1"]
+    with pytest.raises(registry.UnknownEvent, match=r"the nearest is ansai\.health\.disk\.pressure\.v1"):
+        registry.health_model("ansai.health.disk.presure.v1")
+
+
+def test_an_installed_package_cannot_take_over_a_health_event_of_ours(install_shop):
+    module = MODULE.replace('"shop"\n', '"disk"\n').replace('"stock"', '"pressure"')
+    install_shop(module=module)
+
+    assert registry.load("shop.refill").listens[0].type_name() == DiskPressure.type_name()
+    assert registry.health_model("ansai.health.disk.pressure.v1") is DiskPressure
+
+
+def test_the_names_of_custom_actions_are_left_to_the_configuration(install_shop):
+    install_shop(name="custom.refill", module=MODULE.replace('"shop.refill"', '"custom.refill"'))
+
+    with pytest.raises(registry.BadFunction, match=r"names that begin with custom\. are for custom_actions"):
+        registry.load("custom.refill")
+
+
+def test_what_the_configuration_declares_is_listed_and_loaded_beside_ours():
+    declared = (entry(), entry(name="restart_importer"))
+
+    assert registry.names(declared) == ["custom.clear_exports", "custom.restart_importer", "disk.free_space"]
+    assert registry.load("custom.clear_exports", declared).listens == (DiskPressure,)
+    assert registry.load("disk.free_space", declared) is REMEDY
+
+
+def test_a_custom_action_that_was_not_declared_is_answered_with_the_nearest():
+    with pytest.raises(registry.UnknownFunction, match=r"did you mean custom\.clear_exports\?"):
+        registry.load("custom.clear_export", (entry(),))
+    with pytest.raises(registry.UnknownFunction):
+        registry.load("custom.clear_exports")
+
+
+def test_a_custom_action_may_listen_to_what_an_installed_function_hears(install_shop):
+    install_shop()
+    declared = entry(on="ansai.health.shop.stock.v1", when={"pieces": {"at_most": 3}}, targets=["shelf:*"])
+
+    assert registry.load("custom.clear_exports", (declared,)).listens[0].type_name() == "ansai.health.shop.stock.v1"
 
 
 def test_importing_a_function_pulls_in_no_client():

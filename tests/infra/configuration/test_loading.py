@@ -208,7 +208,10 @@ def test_each_mistake_is_one_line_with_file_line_key_and_the_nearest_valid_key(p
             "ansai.yaml:10: policy.mode: mode can't be off (YAML reads a bare off as false);"
             " to switch a function off write enabled: false"
         ),
-        "ansai.yaml:13: policy.functions.disk.free_space.mode: must be 'observe', 'dry_run' or 'auto'; got 'aut'",
+        (
+            "ansai.yaml:13: policy.functions.disk.free_space.mode: must be 'observe', 'dry_run', 'approve' or 'auto';"
+            " got 'aut'"
+        ),
         "ansai.yaml:14: polcy: unknown key; the nearest valid key is policy",
         "ansai.yaml:15: emergency: unknown key here; it belongs to disk_monitoring.thresholds.emergency",
     ]

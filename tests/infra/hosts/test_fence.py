@@ -108,7 +108,7 @@ def test_links_and_pipes_are_not_followed(tmp_path, fence):
     file_of(tmp_path, VAR).symlink_to(elsewhere)
     os.mkfifo(file_of(tmp_path, SRV))
 
-    with pytest.raises(ToolError, match="fence.*Too many levels of symbolic links"):
+    with pytest.raises(ToolError, match=r"fence.*Too many levels of symbolic links"):
         fence.admit({VAR: Token(1, 6)})
     with pytest.raises(ToolError, match="it is no regular file"):
         fence.admit({SRV: Token(1, 6)})
@@ -118,7 +118,7 @@ def test_links_and_pipes_are_not_followed(tmp_path, fence):
 def test_a_directory_that_is_none_lets_nobody_through(tmp_path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(ToolError, match="nothing is changed without a fence: open .*must be a directory"):
+    with pytest.raises(ToolError, match=r"nothing is changed without a fence: open .*must be a directory"):
         LocalFence(tmp_path / "file").admit({VAR: Token(1, 1)})
 
 
@@ -127,7 +127,7 @@ def test_a_process_that_stands_still_at_the_fence_is_named_instead_of_waited_for
     fence.admit({VAR: Token(1, 5)})
     with file_of(tmp_path, VAR).open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ToolError, match="another process has held .*fuser -v"):
+        with pytest.raises(ToolError, match=r"another process has held .*fuser -v"):
             fence.admit({VAR: Token(1, 5)})
 
     fence.admit({VAR: Token(1, 5)})
