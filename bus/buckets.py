@@ -24,7 +24,7 @@ _MESSAGE_ID = "Nats-Msg-Id"
 _OPERATION = "KV-Operation"
 _EXPIRED = "Nats-Marker-Reason"  # the server's own marker, instead of an operation
 _RETRY = 1.0  # seconds until a watch begins again
-_FASTEST = 100_000  # writes a second that no bucket takes: one connection was measured at 4,000, a stream at 40,000
+_FASTEST = 100_000  # writes a second that no bucket takes: measured were 4,000 one by one, 18,000 sixteen at once
 
 
 class JetStreamBucket:

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus.port import BusError, Rejected, Unavailable
+from schemas.secret import Secret
 from schemas.settings.bus import BusSettings
 from schemas.units import show_duration, show_size
 
@@ -97,7 +98,7 @@ class Connection:
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnected,
                 reconnected_cb=self._on_reconnected,
-                **options,
+                **_revealed(options),
             )
         )
         waiting: set[asyncio.Future[Any]] = {connecting, self._refused}
@@ -202,7 +203,7 @@ def said(error: Exception) -> str:
 
 
 def connect_options(settings: BusSettings, url: str) -> dict[str, Any]:
-    """Encryption and credentials as the client takes them. Raises Rejected when a file can't be used."""
+    """Encryption and credentials, the secret ones still covered. Raises Rejected when a file can't be used."""
     options: dict[str, Any] = {}
     if settings.tls.wanted or "tls://" in url:
         options["tls"] = _tls_context(settings)
@@ -220,6 +221,11 @@ def connect_options(settings: BusSettings, url: str) -> dict[str, Any]:
     return options
 
 
+def _revealed(options: dict[str, Any]) -> dict[str, Any]:
+    """As the client takes them: the only place where secrets are in the clear."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in options.items()}
+
+
 def _tls_context(settings: BusSettings) -> ssl.SSLContext:
     tls = settings.tls
     try:
@@ -231,9 +237,9 @@ def _tls_context(settings: BusSettings) -> ssl.SSLContext:
     return context
 
 
-def _secret(path: Path) -> str:
+def _secret(path: Path) -> Secret:
     try:
-        return path.read_text().strip()
+        return Secret(path.read_text().strip())
     except (OSError, UnicodeDecodeError) as error:
         raise Rejected(f"bus.credentials: can't read {path}: {said(error)}") from error
 

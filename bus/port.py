@@ -135,11 +135,18 @@ class Entry:
 
 
 class KeyValue(Protocol):
-    """One bucket. Keys are dotted tokens built by `bus.subjects`."""
+    """One bucket. Keys are dotted tokens built by `bus.subjects`.
+
+    One that vanished is made again, empty: whoever misses it gets Rejected, the next one goes on. All may raise
+    Unavailable.
+    """
 
     @property
     def epoch(self) -> int:
-        """When the bucket was created, in nanoseconds since 1970: revisions of a recreated bucket begin again at 1."""
+        """When the bucket was created, in nanoseconds since 1970: revisions of a recreated bucket begin again at 1.
+
+        Right again with the next `create` after it was recreated. Raises Rejected for a role that may not ask.
+        """
         ...
 
     async def get(self, key: str) -> Entry | None: ...
@@ -157,7 +164,10 @@ class KeyValue(Protocol):
 
     async def keys(self, prefix: str = "") -> list[str]: ...
     def watch(self, prefix: str = "") -> AsyncIterator[Entry | None]:
-        """Every present entry, then None once, then every change as it comes."""
+        """Every present entry, then None once, then every change as it comes.
+
+        Of a bucket that was recreated, the old keys are seen deleted, at revision 0, before the new ones.
+        """
         ...
 
 
@@ -248,7 +258,10 @@ class Bus(Protocol):
         ...
 
     async def resize(self, stream: StreamName, limit: int) -> None:
-        """Let the stream hold *limit* bytes. For administrators."""
+        """Let the stream hold *limit* bytes. For administrators. Raises Rejected when it holds more.
+
+        A client whose settings want more widens it again when it connects.
+        """
         ...
 
     async def announce(self, subject: str, body: bytes) -> None:

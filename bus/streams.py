@@ -186,7 +186,7 @@ def update(spec: StreamSpec, existing: Mapping[str, Any]) -> dict[str, Any] | No
     """The whole configuration that brings *existing* up to *spec*, or None when nothing is missing.
 
     Limits are only ever widened: a client whose settings are smaller than those of another must not make a stream
-    forget what it holds. Narrowing one is an administrator's decision, made with the server's own tools.
+    forget what it holds. Narrowing one is an administrator's decision: `Bus.resize`, or the server's own tools.
     """
     wanted = spec.configuration()
     if spec.replicas is None:

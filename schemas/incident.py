@@ -29,6 +29,7 @@ class Begun(Value):
     action: dict[str, object]
     """the action itself, so that it can be taken back after a crash"""
     at: AwareDatetime
+    undo: bool = Field(False, description="It is itself a way back: after a crash it must not be taken back in turn.")
 
 
 class Sample(Value):
@@ -46,6 +47,7 @@ class Pending(Value):
     hash: str
     requested_at: AwareDatetime
     expires_at: AwareDatetime
+    granted_by: Text = Field("", description="Who granted it, when it had to wait for something else since.")
 
 
 class Incident(Value):
@@ -68,8 +70,7 @@ class Incident(Value):
     begun: Begun | None = None
     last_outcome: Outcome | None = None
     last_plan: str = ""
-    refusal: Text = ""
-    """The rule that refused last; alerted once per incident and rule."""
+    refusals: tuple[Text, ...] = Field((), description="Rules that stood in the way since the last attempt: told once.")
     ineffective: dict[str, datetime] = Field(default_factory=dict, description="Rung → not to be tried again before.")
     samples: tuple[Sample, ...] = Field((), description="The latest looks, oldest first.")
     changes: tuple[datetime, ...] = Field((), description="When it became unhealthy or healthy, the latest ones.")
@@ -86,8 +87,8 @@ class Incident(Value):
 
     @property
     def acted(self) -> bool:
-        """Something was changed already, or begun to be, since it was opened."""
-        return self.attempts > 0 or self.interruptions > 0 or self.last_outcome is not None
+        """Something was changed already, or begun to be, since it was opened; a question nobody answered is nothing."""
+        return self.begun is not None or self.interruptions > 0 or self.last_outcome is not None
 
 
 class Lease(Value):

@@ -46,7 +46,7 @@ def parse_duration(value: object) -> object:
         seconds, position = seconds + float(match[1]) * factor, match.end()
     if position == 0 or value[position:].strip():
         raise ValueError(f"{value!r} is no duration; write, for example, 30 days, 5 min or 1h 30m")
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=min(seconds, timedelta.max.total_seconds() / 2))
 
 
 def show_size(size: float) -> str:
@@ -83,10 +83,13 @@ Size = Annotated[
 ]
 """Bytes."""
 
+LONGEST_DURATION = timedelta(days=36525)
+"""A century: longer ones are a slip of the pen, and no date could be reckoned with them."""
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    Field(gt=timedelta(0)),
+    Field(gt=timedelta(0), le=LONGEST_DURATION),
     WithJsonSchema({"type": "string", "examples": ["30 days", "5 min", "PT1H"]}, mode="validation"),
 ]
 """A positive length of time."""

@@ -62,7 +62,8 @@ class Live:
         self._seen: Observation | None = None
 
     def beginning(self, incident: Incident, now: datetime) -> dict[str, Any]:
-        return {"state": IncidentState.ACTING, "attempts": incident.attempts + 1, "attempted_at": now}
+        attempts = incident.attempts + 1
+        return {"state": IncidentState.ACTING, "attempts": attempts, "attempted_at": now, "refusals": ()}
 
     async def carry_out(self, planned: Planned) -> ActionResult:
         await self._journal.acting(planned)

@@ -7,13 +7,15 @@ from functions.core.case_file import CaseFile
 from functions.core.observation import Observation
 from functions.core.plan import Action, Plan, Rung
 from functions.core.ports import PlanTooLarge
-from functions.core.practice import SETTLED, Practice, Verdict
+from functions.core.practice import Practice, Verdict
 from functions.core.remedy import AnyRemedy
+from functions.core.situation import Refuse
 from schemas.alert import AlertState, Severity
 from schemas.approval import Approval, ApprovalState, PendingPlan
 from schemas.audit import Step
 from schemas.incident import Incident, IncidentState, Pending
 from schemas.remediation import Outcome
+from schemas.units import show_duration
 
 
 class Approvals:
@@ -26,7 +28,7 @@ class Approvals:
         self.granted: Plan | None = None
         """the plan that a person granted, read back and found unchanged"""
 
-    async def ask(self, plan: Plan, observation: Observation) -> Verdict:
+    async def ask(self, plan: Plan, observation: Observation) -> Verdict | Refuse:
         """Store the plan, ask, and alert. Raises NotStored, LedgerConflict."""
         practice, file, now = self._practice, self._file, self._practice.clock.now()
         incident = file.incident
@@ -41,9 +43,7 @@ class Approvals:
         try:
             await practice.ports.plans.put(pending)
         except PlanTooLarge as error:
-            text = f"refused by plan_size: {error}; narrow what the plan may select"
-            await file.refused("plan_size", "one message of the bus", str(plan.size), text)
-            return SETTLED
+            return Refuse("plan_size", "one message of the bus", str(error), "narrow what the plan may select")
         text = f"{plan.size} actions for {incident.target} wait for approval until {expires:%Y-%m-%d %H:%M} UTC"
         await file.audit(Step.REQUESTED, plan=summary, plan_hash=plan.hash, gap=observation.gap, text=text)
         await file.ask(
@@ -52,38 +52,77 @@ class Approvals:
                 state=ApprovalState.REQUESTED, expires_at=expires, summary=summary,
             )
         )  # fmt: skip
-        await file.remember(
-            state=IncidentState.OPEN, begun=None, refusal="",
-            pending=Pending(hash=plan.hash, requested_at=now, expires_at=expires),
-        )  # fmt: skip
         short = plan.hash[:12]
-        await file.tell(Step.REQUESTED, text, plan=summary, plan_hash=plan.hash, final=True)
         await file.alert(
             Severity.WARNING, AlertState.REQUESTED, f"{incident.target}: a plan waits for your approval",
             f"Look at it: ansai approvals show {short}; then: ansai approvals grant {short}, or deny {short}."
             " No answer is a refusal.",
         )  # fmt: skip
+        await file.remember(
+            state=IncidentState.OPEN, begun=None, refusals=(),
+            pending=Pending(hash=plan.hash, requested_at=now, expires_at=expires),
+        )  # fmt: skip
+        await file.tell(Step.REQUESTED, text, plan=summary, plan_hash=plan.hash, final=True)
         return Verdict(look_again=expires)
 
     async def heard(self, answer: Approval) -> None:
         """A person's answer. What it can't be about is refused. Raises NotStored, LedgerConflict."""
-        file, incident = self._file, self._file.incident
-        stored = await self._practice.ports.plans.get(answer.target, answer.hash)
-        if incident is None or stored is None or stored.incident != incident.id:
+        file = self._file
+        pending = self._pending()
+        stored = await self._waiting(answer.hash) if pending is not None else None
+        if pending is None or stored is None:
             text = f"refused by approval: no plan {answer.hash[:12]} for {answer.target} waits: it was used, denied,"
             text += " replaced by a newer one, or is too old; see: ansai approvals list"
             await file.refused("approval", "a plan that waits", "none", text, plan_hash=answer.hash)
             return
-        self._stored = stored
         if answer.state is ApprovalState.DENIED:
             await self._deny(stored, answer)
-            return
-        text = f"{file.cause.who} granted the plan" + (f": {answer.reason}" if answer.reason else "")
-        await file.audit(Step.GRANTED, plan_hash=stored.hash, text=text)
-        self.granted = read_plan(self._practice.remedy, stored)
-        if self.granted is None:
-            text = "refused by plan_hash: the stored plan is not the one that its hash names; it is not carried out"
-            await file.refused("plan_hash", stored.hash, "another", text)
+        elif answer.state is ApprovalState.GRANTED:
+            text = f"{file.cause.who} granted the plan" + (f": {answer.reason}" if answer.reason else "")
+            await file.audit(Step.GRANTED, plan_hash=stored.hash, text=text)
+            if await self._read(stored):
+                file.note(pending=pending.model_copy(update={"granted_by": file.cause.who}))
+
+    async def recall(self) -> str:
+        """Who granted the plan that has waited for something else since; empty when there is none. Raises NotStored."""
+        pending = self._pending()
+        if pending is None or not pending.granted_by:
+            return ""
+        stored = await self._waiting(pending.hash)
+        if stored is None:  # used up by a process that was killed then
+            self._file.note(pending=None)
+            return ""
+        return pending.granted_by if await self._read(stored) else ""
+
+    def _pending(self) -> Pending | None:
+        """The question that is open still."""
+        incident = self._file.incident
+        pending = incident.pending if incident is not None else None
+        return pending if pending is not None and self._practice.clock.now() < pending.expires_at else None
+
+    async def _waiting(self, plan_hash: str) -> PendingPlan | None:
+        """The stored plan, when it is the one that was asked about in this incident."""
+        incident, pending = self._file.incident, self._pending()
+        if incident is None or pending is None or pending.hash != plan_hash:
+            return None
+        stored = await self._practice.ports.plans.get(incident.target, plan_hash)
+        return stored if stored is not None and stored.incident == incident.id else None
+
+    async def _read(self, stored: PendingPlan) -> bool:
+        """Take the plan out, and see that it is the one that was shown; people are told when not."""
+        self._stored, self.granted = stored, read_plan(self._practice.remedy, stored)
+        if self.granted is not None:
+            return True
+        file, target = self._file, stored.target
+        text = "refused by plan_hash: the stored plan is not the one that its hash names; it is not carried out"
+        await file.refused("plan_hash", stored.hash, "another", text, plan_hash=stored.hash)
+        await file.alert(
+            Severity.CRITICAL, AlertState.REFUSED, f"{target}: the plan that waited for approval was altered",
+            "Find out who wrote to the bucket plans. A new plan is asked about when this one has expired.",
+        )  # fmt: skip
+        if pending := self._pending():
+            file.note(pending=pending.model_copy(update={"granted_by": ""}))
+        return False
 
     async def _deny(self, stored: PendingPlan, answer: Approval) -> None:
         await self._practice.ports.plans.take(stored.target, stored.hash)
@@ -108,8 +147,13 @@ class Approvals:
         pending, now, file = incident.pending, self._practice.clock.now(), self._file
         if pending is None or now < pending.expires_at:
             return
-        text = f"nobody answered within {self._practice.policy.approval_expiry}, which is a refusal"
-        await file.refused("approval", f"{pending.expires_at:%Y-%m-%d %H:%M} UTC", "no answer", text)
+        length = show_duration(pending.expires_at - pending.requested_at)
+        text = f"nobody answered within {length}, which is a refusal"
+        if pending.granted_by:
+            text = f"{pending.granted_by} granted the plan, but it could not be carried out within {length}"
+        await self._practice.ports.plans.take(incident.target, pending.hash)
+        until = f"{pending.expires_at:%Y-%m-%d %H:%M} UTC"
+        await file.refused("approval", until, pending.granted_by or "no answer", text, plan_hash=pending.hash)
         attempts = incident.attempts + 1
         await file.remember(pending=None, denied=pending.hash, attempts=attempts, attempted_at=now)
         if attempts >= self._practice.policy.max_attempts:

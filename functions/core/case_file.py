@@ -54,6 +54,8 @@ class CaseFile:
         self._revision: int | None = 0
         self._before: Incident | None = None
         self._stored: Incident | None = None
+        self._open_end: Begun | None = None
+        """an action that broke in the middle, while another is taken back"""
         self.incident: Incident | None = None
         self.cause = cause
         self.mode = policy.mode
@@ -114,7 +116,7 @@ class CaseFile:
         now = self._clock.now()
         changes, flapping = evidence.changed(self.incident, self._policy, now)
         await self.remember(
-            state=IncidentState.CLOSED, begun=None, refusal="", pending=None, healed_at=now,
+            state=IncidentState.CLOSED, begun=None, refusals=(), pending=None, healed_at=now,
             heals=self.incident.heals + 1, changes=changes, flapping=flapping,
             fixes=evidence.fixed(self.incident, now),
             samples=evidence.looked(self.incident, self._policy, now, unhealthy=False),
@@ -123,13 +125,13 @@ class CaseFile:
     async def stuck(self, why: str) -> None:
         """Give up on the target until a person lifts it."""
         await self.remember(state=IncidentState.STUCK, begun=None, pending=None)
-        await self.audit(Step.STUCK, outcome=Outcome.STUCK, text=why)
         function, target = self._identity["function"], self._identity["target"]
         await self.alert(
             Severity.CRITICAL, AlertState.UNHEALED, f"{target} needs a person: {why}",
             "Nothing more is done by itself. Look at the target; then lift it with:"
             f" ansai trigger {function} --target {target} --live",
         )  # fmt: skip
+        await self.audit(Step.STUCK, outcome=Outcome.STUCK, text=why)
 
     async def no_such_target(self, text: str, seen: str, targets: Sequence[str]) -> None:
         """Refuse a name that the configuration does not know, and name those that it does. Raises NotStored."""
@@ -142,15 +144,9 @@ class CaseFile:
 
     async def acting(self, planned: Planned) -> None:
         """Raises NotStored, LedgerConflict: then nothing may be touched."""
-        assert self.incident is not None
         fields = _of(planned)
         await self.audit(Step.ACTING, **_named(planned.action), **fields)
-        await self.remember(
-            begun=Begun(
-                plan_hash=self.incident.last_plan, rung=planned.rung.name, position=planned.position,
-                action=planned.action.model_dump(mode="json"), at=self._clock.now(),
-            )
-        )  # fmt: skip
+        await self.remember(begun=self._begun(planned.action, planned.rung.name, planned.position))
         await self.tell(Step.ACTING, planned.action.title(), **fields)
 
     async def acted(self, planned: Planned, result: ActionResult) -> None:
@@ -166,16 +162,30 @@ class CaseFile:
         )
         await self.tell(step, text, **fields)
 
-    async def undoing(self, inverse: Action, rung: str) -> None:
+    async def undoing(self, inverse: Action, rung: str, position: int) -> None:
+        """*position* is that of the action which is taken back. Raises NotStored, LedgerConflict."""
+        assert self.incident is not None
         await self.audit(Step.UNDOING, rung=rung, action=inverse.summary(), **_named(inverse))
+        before = self.incident.begun
+        self._open_end = before if before is not None and before.position != position else None
+        await self.remember(begun=self._begun(inverse, rung, position, undo=True))
 
     async def undone(self, inverse: Action, rung: str, result: ActionResult) -> str:
+        """What became of it, as a sentence. Raises NotStored, LedgerConflict."""
         text = f"{inverse.title()}: {result.outcome}{': ' + result.detail if result.detail else ''}"
         await self.audit(
             Step.UNDONE, rung=rung, action=inverse.summary(), result=result, outcome=result.outcome, text=text
         )
+        await self.remember(begun=self._open_end)
         await self.tell(Step.UNDONE, text, rung=rung, result=result, outcome=result.outcome)
         return text
+
+    def _begun(self, action: Action, rung: str, position: int, *, undo: bool = False) -> Begun:
+        assert self.incident is not None
+        return Begun(
+            plan_hash=self.incident.last_plan, rung=rung, position=position, action=action.model_dump(mode="json"),
+            at=self._clock.now(), undo=undo,
+        )  # fmt: skip
 
     # Telling.
 

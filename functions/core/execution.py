@@ -1,10 +1,12 @@
 """Carrying out a plan that the guard let pass: take a place among the hosts, climb, conclude."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from functions.core import group
 from functions.core.actuator import Actuator, Foretold, Live
 from functions.core.case_file import CaseFile
 from functions.core.conclusion import report
@@ -23,6 +25,8 @@ from schemas.fleet import Fleet
 from schemas.incident import IncidentState
 from schemas.remediation import ActionResult, Mode, Outcome, Risk
 
+logger = logging.getLogger(__name__)
+
 STOPPED = "the function is being stopped; what is left goes on at its next start"
 FROZEN = "frozen in the middle: what is left goes on when the freeze is lifted"
 INTERRUPTED = {STOPPED, FROZEN}
@@ -40,11 +44,12 @@ class Execution:
         self._held = held
 
     async def run(
-        self, go: Go, before: Observation, situation: Callable[[], Situation]
+        self, go: Go, before: Observation, situation: Callable[[], Situation], use: Callable[[], Awaitable[bool]]
     ) -> Verdict | Objection | NeedsApproval:
         """Carry out what was let pass. An objection of the other hosts comes back, and then nothing was done.
 
-        So does what a person would have to grant, when all else was done and the gap is still open.
+        So does what a person would have to grant, when all else was done and the gap is still open. *use* is asked
+        last: False when what the plan rests on was used up by somebody else, and then nothing is done either.
         """
         if go.mode is not Mode.AUTO:
             return await self._carry_out(go, self._foretold(), before)
@@ -57,21 +62,27 @@ class Execution:
         if objection is not None:
             return objection
         try:
-            return await self._carry_out(go, self._live(), before)
+            return await self._carry_out(go, self._live(), before) if await use() else SETTLED
         finally:
             self._file.mode = mode
             await permits.give_back()
 
     async def close(self) -> None:
-        """The incident is over; the group hears it when it was the last one here."""
+        """The incident is over; the group hears it first, when it was the last one here."""
+        others = (each for each in self._practice.ports.ledger.open_incidents() if each.target != self._case.target)
+        await group.report(self._practice, self._file, unhealthy=any(others))
         await self._file.close()
-        ledger = self._practice.ports.ledger
-        await self._practice.ports.permits.report(unhealthy=bool(ledger.open_incidents()))
 
-    async def apply_inverse(self, inverse: Action, rung: str) -> bool:
+    async def apply_inverse(self, inverse: Action, rung: str, position: int) -> bool:
         """Take something back, once; whether it worked. The target is left to a person when not."""
-        await self._file.undoing(inverse, rung)
-        result = await self._live().apply(inverse)
+        await self._file.undoing(inverse, rung, position)
+        try:
+            result = await self._live().apply(inverse)
+        except Fenced:
+            raise
+        except Exception as error:
+            logger.exception("unexpected error in %s, which takes something back", inverse.action)
+            result = ActionResult(outcome=Outcome.FAILED, detail=f"{type(error).__name__}: {error}")
         text = await self._file.undone(inverse, rung, result)
         if result.outcome in {Outcome.DONE, Outcome.SKIPPED}:
             return True
@@ -103,7 +114,7 @@ class Execution:
         data: dict[str, Any] = {"live_would_not_act": against} if against else {}
         await file.audit(Step.PLANNED, plan=summary, plan_hash=plan.hash, gap=before.gap, text=text, data=data)
         await file.tell(Step.PLANNED, text, plan=summary, plan_hash=plan.hash, gap=before.gap, data=data)
-        file.note(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap, refusal="")
+        file.note(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap)
         ladder = Ladder(plan, actuator, before, self._undo, self._policy.max_actions)
         await ladder.climb(self._stop_reason, self._policy.ineffective_share)
         return await self._conclude(go, actuator, before, ladder, began)
@@ -124,7 +135,7 @@ class Execution:
     async def _undo(self, planned: Planned, result: ActionResult | None) -> bool:
         """Take one action back, once. True when there was something to take back and it worked."""
         inverse = planned.action.inverse(result)
-        return inverse is not None and await self.apply_inverse(inverse, planned.rung.name)
+        return inverse is not None and await self.apply_inverse(inverse, planned.rung.name, planned.position)
 
     async def _conclude(
         self, go: Go, actuator: Actuator, before: Observation, ladder: Ladder, began: datetime

@@ -5,7 +5,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from functions.core.plan import Plan, Rung
-from functions.core.rules import ABOUT_PLAN, AMONG_HOSTS, BEFORE_PLAN, Objection, Rule
+from functions.core.rules import (
+    ABOUT_PLAN,
+    ABOUT_RISK,
+    AMONG_HOSTS,
+    BEFORE_PLAN,
+    SECOND_SOURCE,
+    Objection,
+    Rule,
+)
 from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.remediation import Mode
 from schemas.settings.policy import EffectivePolicy
@@ -28,22 +36,32 @@ def decide(situation: Situation) -> Decision:
     """
     plan = situation.plan
     assert plan is not None
-    early = before_plan(situation)
+    early = _first(_applying(BEFORE_PLAN, situation), situation)
     if early is not None:
         return early
     advised = plan.advice and not situation.incident.acted and not situation.authority.person
     if not _acts(situation) or advised:
         return _foretell(situation, plan)
-    portion = _portion(situation, plan)
-    subject = replace(situation, plan=portion.run or portion.ask or plan)
-    objection = _first(ABOUT_PLAN, subject)
+    # The whole plan is judged, whatever of it may run: else a lowered cap could let more happen.
+    objection = _first(ABOUT_PLAN, situation)
     if objection is not None:
         return objection
+    portion = _portion(situation, plan)
+    if situation.authority is Authority.APPROVAL and portion.run is not plan:
+        return portion.held or _lowered(situation)
     if portion.run is not None:
-        return among_hosts(subject) or Go(Mode.AUTO, portion.run, withheld=portion.ask)
+        return among_hosts(replace(situation, plan=portion.run)) or Go(Mode.AUTO, portion.run, withheld=portion.ask)
     if portion.ask is not None:
-        return _asked_already(situation) or NeedsApproval(portion.ask)
-    return _window_wait(situation) if portion.closed else _foretell(situation, plan)
+        return ask(situation, portion.ask)
+    return portion.held or _foretell(situation, plan)
+
+
+def ask(situation: Situation, plan: Plan) -> NeedsApproval | Wait:
+    """A person is asked about *plan*, one question at a time. Pure."""
+    pending = situation.incident.pending
+    if pending is None or situation.now >= pending.expires_at:
+        return NeedsApproval(plan)
+    return Wait("approval", f"granted before {pending.expires_at:%Y-%m-%d %H:%M}", "no answer yet", pending.expires_at)
 
 
 def _acts(situation: Situation) -> bool:
@@ -59,27 +77,47 @@ def _first(rules: Iterable[Rule], situation: Situation) -> Objection | None:
 
 
 class Portion(NamedTuple):
-    """What of a plan may run by itself now, and what a person must grant, by the risk of its rungs."""
+    """What of a plan may run by itself now, and what a person must grant, judged rung by rung."""
 
     run: Plan | None
     ask: Plan | None
-    closed: bool
-    """something may run, but only in a maintenance window"""
+    held: Objection | None
+    """against a rung that the caps would let pass"""
 
 
 def _portion(situation: Situation, plan: Plan) -> Portion:
-    policy, run, ask, closed = situation.policy, [], [], False
+    run: list[Rung] = []
+    ask: list[Rung] = []
+    held: list[Objection] = []
     granted = Mode.APPROVE if situation.authority is Authority.APPROVAL else Mode.AUTO
     for rung in plan.rungs:
-        mode = policy.mode_for(rung.risk) if rung.risk is not None else Mode.OBSERVE
-        if mode.rank >= granted.rank:
-            if not policy.maintenance_windows or not _needs_window(policy, rung) or _open(policy, situation):
-                run.append(rung)
-            else:
-                closed = True
-        elif mode is Mode.APPROVE:
-            ask.append(rung)
-    return Portion(plan.only(run) if run else None, plan.only(ask) if ask else None, closed)
+        mode = situation.policy.mode_for(rung.risk) if rung.risk is not None else Mode.OBSERVE
+        if mode.rank < Mode.APPROVE.rank:
+            continue
+        alone = replace(situation, plan=plan.only((rung,)))
+        runs = mode.rank >= granted.rank
+        objection = (_first(ABOUT_RISK, alone) or _shut(alone)) if runs else SECOND_SOURCE(alone)
+        if objection is not None:
+            held.append(objection)
+        else:
+            (run if runs else ask).append(rung)
+    return Portion(plan.only(run) if run else None, plan.only(ask) if ask else None, held[0] if held else None)
+
+
+def _lowered(situation: Situation) -> Refuse:
+    """Exactly what was granted is carried out, or nothing of it."""
+    hint = "the policy was lowered after it was asked for"
+    return _capped(situation, Mode.APPROVE) or Refuse("risk_modes", Mode.APPROVE, situation.policy.mode, hint)
+
+
+def _capped(situation: Situation, wanted: Mode) -> Refuse | None:
+    """The first rung whose risk the policy caps below *wanted*."""
+    for rung in situation.plan.rungs if situation.plan is not None else ():
+        cap = situation.policy.risk_modes.get(rung.risk, Mode.AUTO) if rung.risk is not None else Mode.AUTO
+        if cap.rank < wanted.rank:
+            hint = "a person must grant it" if cap is Mode.APPROVE else "the policy lets nothing so grave be done"
+            return Refuse("risk_modes", f"{rung.risk}: {cap}", f"{rung.name} is {rung.risk}", hint)
+    return None
 
 
 def _needs_window(policy: EffectivePolicy, rung: Rung) -> bool:
@@ -88,6 +126,14 @@ def _needs_window(policy: EffectivePolicy, rung: Rung) -> bool:
 
 def _open(policy: EffectivePolicy, situation: Situation) -> bool:
     return any(window.open_at(situation.now) for window in policy.maintenance_windows)
+
+
+def _shut(situation: Situation) -> Objection | None:
+    """A rung is grave enough to need a maintenance window, and none is open."""
+    policy, plan = situation.policy, situation.plan
+    if not policy.maintenance_windows or plan is None or _open(policy, situation):
+        return None
+    return _window_wait(situation) if any(_needs_window(policy, rung) for rung in plan.rungs) else None
 
 
 def _window_wait(situation: Situation) -> Objection:
@@ -100,21 +146,15 @@ def _window_wait(situation: Situation) -> Objection:
     return Wait("maintenance_windows", names, seen, min(begins))
 
 
-def _asked_already(situation: Situation) -> Wait | None:
-    pending = situation.incident.pending
-    if pending is None or situation.now >= pending.expires_at:
-        return None
-    return Wait("approval", f"granted before {pending.expires_at:%Y-%m-%d %H:%M}", "no answer yet", pending.expires_at)
-
-
 def _foretell(situation: Situation, plan: Plan) -> Decision:
     """A dry run, with all that would stand in the way of a live one."""
     late = _told_lately(situation)
     if late is not None:
         return late
-    rules = (*BEFORE_PLAN, *ABOUT_PLAN, *AMONG_HOSTS)
-    against = tuple(objection for rule in rules if not rule.always and (objection := rule(situation)))
-    return Go(Mode.DRY_RUN, plan, reservations=against)
+    rules = (*BEFORE_PLAN, *ABOUT_PLAN, SECOND_SOURCE, *AMONG_HOSTS)
+    against = [objection for rule in rules if not rule.always and (objection := rule(situation))]
+    against += filter(None, (_capped(situation, Mode.AUTO), _shut(situation)))
+    return Go(Mode.DRY_RUN, plan, reservations=tuple(against))
 
 
 def _told_lately(situation: Situation) -> Wait | None:

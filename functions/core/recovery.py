@@ -14,8 +14,8 @@ from schemas.remediation import Mode, Outcome
 MOST_INTERRUPTIONS = 3
 """Crashes in the middle of an action of one incident: then the action may be their cause, and a person must look."""
 
-TakeBack = Callable[[Action, str], Awaitable[bool]]
-"""Apply an inverse that belongs to a rung; whether it worked."""
+TakeBack = Callable[[Action, str, int], Awaitable[bool]]
+"""Apply an inverse that belongs to a rung and a position; whether it worked."""
 
 
 async def recover(
@@ -25,7 +25,7 @@ async def recover(
 
     What had begun is taken back where it can be, or re-checked item by item, or handed to a person.
     """
-    begun, file.mode = incident.begun, Mode.AUTO
+    begun, mode, file.mode = incident.begun, file.mode, Mode.AUTO
     interruptions = incident.interruptions + (begun is not None)
     text = "stopped between two actions"
     if begun is not None:
@@ -39,6 +39,7 @@ async def recover(
             begun=None, state=IncidentState.OPEN, attempts=max(0, incident.attempts - 1), attempted_at=None,
             interruptions=interruptions,
         )  # fmt: skip
+    file.mode = mode
 
 
 async def _what_became(
@@ -52,10 +53,15 @@ async def _what_became(
         return ""
     if observation.gap.closed:
         return f"interrupted in: {action.title()}; the target is healthy"
+    if begun.undo and not action.repeatable:
+        await file.stuck(f"interrupted while taking back, in: {action.title()}; how far it got is not known")
+        return ""
+    if begun.undo:
+        return f"taken back once more: {action.title()}" if await take_back(action, begun.rung, begun.position) else ""
     if action.repeatable:
         return f"interrupted in: {action.title()}; every item is checked again under a new plan"
     inverse = action.inverse(None)
     if inverse is None:
         await file.stuck(f"interrupted in: {action.title()}; how far it got is not known")
         return ""
-    return f"interrupted in: {action.title()}; taken back" if await take_back(inverse, begun.rung) else ""
+    return f"interrupted in: {action.title()}; taken back" if await take_back(inverse, begun.rung, begun.position) else ""

@@ -325,17 +325,26 @@ def healthy_peers(situation: Situation) -> Objection | None:
 
 def budget(situation: Situation) -> Objection | None:
     limits, fleet = situation.policy.budget, situation.fleet
-    spent = [
+    spent = (
         ("an hour by this function", fleet.spent_function, limits.per_function),
         ("an hour by all functions of this host", fleet.spent_host, limits.per_host),
-    ]
-    if situation.risk is Risk.IRREVERSIBLE:
-        spent.append(("24 h with irreversible parts", fleet.spent_irreversible, limits.irreversible))
+    )
     for what, count, limit in spent:
         if count >= limit:
-            hint = "so many attempts are more than a person can follow; it goes on when older ones have passed"
-            return Refuse("budget", f"{limit} attempts in {what}", str(count), hint, situation.now + 10 * LOOK_AGAIN)
+            return _spent("budget", f"{limit} attempts in {what}", count, situation)
     return None
+
+
+def irreversible_budget(situation: Situation) -> Objection | None:
+    limit, count = situation.policy.budget.irreversible, situation.fleet.spent_irreversible
+    if situation.risk is not Risk.IRREVERSIBLE or count < limit:
+        return None
+    return _spent("irreversible_budget", f"{limit} attempts in 24 h with irreversible parts", count, situation)
+
+
+def _spent(rule: str, limit: str, count: int, situation: Situation) -> Refuse:
+    hint = "so many attempts are more than a person can follow; it goes on when older ones have passed"
+    return Refuse(rule, limit, str(count), hint, situation.now + 10 * LOOK_AGAIN)
 
 
 def _not_before(now: datetime, until: datetime, rule: str, limit: str) -> Wait | None:
@@ -367,10 +376,11 @@ ABOUT_PLAN = (
     Rule("max_amounts", max_amounts),
     Rule("alert_first", alert_first, skipped_by=_LIVE),
     Rule("grace", grace, skipped_by=_ANSWERED),
-    Rule("second_source", second_source, skipped_by=_ANSWERED),
 )
-AMONG_HOSTS = (
-    Rule("fleet_share", fleet_share),
-    Rule("healthy_peers", healthy_peers),
-    Rule("budget", budget),
-)
+SECOND_SOURCE = Rule("second_source", second_source, skipped_by=_ANSWERED)
+HEALTHY_PEERS = Rule("healthy_peers", healthy_peers)
+IRREVERSIBLE_BUDGET = Rule("irreversible_budget", irreversible_budget)
+
+ABOUT_RISK = (SECOND_SOURCE, HEALTHY_PEERS, IRREVERSIBLE_BUDGET)
+"""judged rung by rung: what they hold back doesn't hold back the gentler rungs"""
+AMONG_HOSTS = (Rule("fleet_share", fleet_share), Rule("budget", budget), HEALTHY_PEERS, IRREVERSIBLE_BUDGET)

@@ -15,6 +15,7 @@ from functions.core.ports import Held
 from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.recovery import recover
 from functions.core.remedy import Case
+from functions.core.rules import is_storm
 from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
@@ -82,6 +83,7 @@ class Treatment:
             await self._execution.close()
             await self._file.tell(Step.HEALED, text, final=True, **fields)
             await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
+            await self._storm_over()
         elif self._cause.authority.person:
             await self._file.tell(Step.VERIFIED, f"{text}; nothing to do", final=True, **fields)
         return SETTLED
@@ -100,6 +102,7 @@ class Treatment:
                 incident, self._policy, observation.began, unhealthy=True, event=self._case.event, authority=authority
             )
         )
+        await self._storm_over()
         early = before_plan(self._situation(observation))
         if early is not None:
             return await self._decided(early, observation)
@@ -229,3 +232,14 @@ class Treatment:
             await self._file.audit(Step.STORM, rule="storm", limit=refuse.limit, seen=refuse.seen, text=title)
             title = f"{unhealthy} of {fleet.members} hosts are unhealthy at once: {self._practice.remedy.title}"
             await self._file.alert(Severity.CRITICAL, AlertState.STORM, title, refuse.hint)
+
+    async def _storm_over(self) -> None:
+        """The first host that sees few enough unhealthy ones tells people, once among all hosts."""
+        permits = self._practice.ports.permits
+        fleet = permits.view(self._practice.clock.now())
+        if is_storm(self._policy.fleet, fleet.members, len(fleet.unhealthy)) or not await permits.storm(begins=False):
+            return
+        title = f"the storm is over: {len(fleet.unhealthy)} of {fleet.members} hosts are unhealthy"
+        await self._file.alert(
+            Severity.INFO, AlertState.RESOLVED, title, "What is left is healed, few hosts at a time."
+        )

@@ -19,7 +19,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from bus import subjects
 from bus.port import Bus, BusError, Stored, StreamName
 from infra.audit.export import (
     CHECKPOINTS,
@@ -33,8 +32,8 @@ from infra.audit.export import (
 from infra.audit.exported import open_export, verify_exports
 from infra.audit.findings import Verification
 from infra.audit.keys import Signer
-from infra.audit.reading import NoRecord, checkpoint
-from infra.audit.tombstones import FUNCTION, Claim
+from infra.audit.reading import NoRecord, chain_of, checkpoint
+from infra.audit.tombstones import FUNCTION, Claim, claims_in
 from infra.audit.trust import Trust
 from schemas.audit import Step
 from schemas.envelope import new_id
@@ -68,9 +67,6 @@ class Order:
     until: datetime
     """what was stored before it"""
     who: str
-    host: str
-    emitter: str
-    """of the writer: whose chain the tombstone is looked for in"""
 
 
 @dataclass(frozen=True)
@@ -196,14 +192,14 @@ async def _bury(bus: Bus, order: Order, writer: Writer, data: Mapping[str, Any],
         target="stream:AUDIT",
     )  # fmt: skip
     await writer.stop()
-    stored = await bus.last(subjects.audit(order.host, FUNCTION, order.emitter))
-    anchored = await bus.last(subjects.checkpoint(order.host, FUNCTION, order.emitter))
-    if stored is None or stored.sequence <= last or anchored is None:
-        raise ArchiveFailed(
-            "the tombstone or its checkpoint was not found in the streams after it was stored; nothing was removed."
-            f" See what is wrong with: ansai audit verify; then run the same command again for {order.directory}"
-        )
-    return stored.sequence
+    async for stored in bus.read(StreamName.AUDIT, f"ansai.audit.*.{FUNCTION}.*"):
+        if stored.sequence > last and any(claim.archive == data["archive"] for claim in claims_in(stored)):
+            if await bus.last(f"ansai.checkpoint.{chain_of(stored.subject)}") is not None:
+                return stored.sequence
+    raise ArchiveFailed(
+        "the tombstone or its checkpoint was not found in the streams after it was stored; nothing was removed."
+        f" See what is wrong with: ansai audit verify; then run the same command again for {order.directory}"
+    )
 
 
 async def _purge_checkpoints(bus: Bus, chains: Mapping[str, Mapping[str, Any]]) -> int:

@@ -112,7 +112,9 @@ class ChainSeen:
                 self.seen[number] = hashes[number - segment.first]
         self.next, self.head, self.at = segment.last + 1, segment.head, segment.at
         self.last_stream_sequence = segment.stream_sequence
-        self.ended = segment.records[-1].get("step") == "ended"
+        for record in segment.records:
+            if record.get("step") != "key_changed":  # the last checkpoint may still go over to another key
+                self.ended = record.get("step") == "ended"
         self.recent[segment.last] = segment.head
         if len(self.recent) > REMEMBERED:
             self.recent.popitem(last=False)

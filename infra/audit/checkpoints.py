@@ -67,6 +67,10 @@ class Checkpoints:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if not self._bus.connected:
+            await self._note(self._position())
+            logger.warning("%s: the last checkpoint was not stored: the bus is away", self._chain.function)
+            return
         try:
             async with asyncio.timeout(LAST_WITHIN):
                 await self._take()
@@ -103,14 +107,18 @@ class Checkpoints:
         if self._position().sequence == self._taken:
             return
         signer, position = await self._prepare(), self._position()
-        try:
-            await asyncio.to_thread(self._heads.write, self._chain, position)
-        except OSError as error:
-            logger.warning("where the chain of %s stands was not noted here: %s", self._chain.function, error)
+        await self._note(position)
         await self._bus.publish(
             self._subject, self._message(signer, position), message_id=f"{self._chain.emitter}-{position.sequence}"
         )
         self._taken = position.sequence
+
+    async def _note(self, position: Position) -> None:
+        """On this machine."""
+        try:
+            await asyncio.to_thread(self._heads.write, self._chain, position)
+        except OSError as error:
+            logger.warning("where the chain of %s stands was not noted here: %s", self._chain.function, error)
 
     def _message(self, signer: Signer, position: Position) -> bytes:
         now = self._clock.now()

@@ -17,7 +17,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def read(path: Path, *, private: bool = False) -> bytes:
-    """The content. Raises OSError, ValueError when it is too large; PermissionError for a *private* file that is not ours alone."""  # noqa: E501
+    """The content. Raises OSError, and ValueError for a file that is too large.
+
+    *private*: raises PermissionError unless the file is ours, and closed to everybody else.
+    """
     with os.fdopen(os.open(path, _READ), "rb") as file:
         if private:
             _refuse_shared(path, os.fstat(file.fileno()))

@@ -46,7 +46,7 @@ class Signer:
 
 @dataclass(frozen=True)
 class Rotation:
-    """One key hands over to the next: each signs `form.signed_rotation` of it. Public keys and signatures in hexadecimal."""  # noqa: E501
+    """One key hands over to the next; both sign `form.signed_rotation`. Public keys and signatures in hexadecimal."""
 
     old: str
     new: str
@@ -129,10 +129,10 @@ class Keyring:
         return rotation
 
     def rotations_from(self, fingerprint: str) -> list[Rotation]:
-        """How *fingerprint* was handed over up to the current key, in order; empty when it is that or no way leads there.
+        """How *fingerprint* was handed over up to the current key, in order. Raises KeyUnusable.
 
-        Raises KeyUnusable.
-        """  # noqa: E501
+        Empty when it is the current key, and when no way leads there.
+        """
         steps: list[Rotation] = []
         wanted = self.current().fingerprint
         try:

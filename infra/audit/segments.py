@@ -79,8 +79,9 @@ def segment(
         "last": sequence, "previous": before.head, "head": head, "at": written(at), "boot": chain.boot,
         "key": signer.fingerprint,
     }  # fmt: skip
-    signature = signer.sign(form.signed_segment(covered)).hex()
-    data = form.canonical({**covered, "signature": signature})[:-1] + b',"records":[' + b",".join(records) + b"]}"
+    signed = form.signed_segment(covered)
+    signature = f',"signature":"{signer.sign(signed).hex()}","records":['
+    data = signed[len(form.SEGMENT) : -1] + signature.encode() + b",".join(records) + b"]}"
     correlation = next((found for each in documents if (found := each.get("correlation"))), "")
     return Segment(
         envelope(TYPE_NAME, chain, at, correlation, data), Position(sequence, head), successor or signer

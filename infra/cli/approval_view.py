@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from functions import registry
@@ -13,7 +14,6 @@ from functions.core.plan import Plan
 from infra.cli.amounts import amount
 from infra.cli.plan_view import findings, ladder, totals
 from infra.cli.reports import gap
-from infra.cli.tables import table
 from infra.hosts.preview import Preview
 from schemas.approval import PendingPlan
 from schemas.remediation import ActionSummary
@@ -71,7 +71,10 @@ def _head(pending: PendingPlan, plan: Plan | None) -> Iterator[RenderableType]:
     ]
     if plan is not None:
         rows.append(("could free", totals(plan, pending.summary.gap.unit)))
-    yield table(("", ""), rows)
+    told = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        told.add_row(Text(name, style="dim"), Text(value))
+    yield told
 
 
 def _action(action: ActionSummary) -> Iterator[RenderableType]:

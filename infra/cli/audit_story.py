@@ -212,7 +212,8 @@ def _plan(plan: PlanSummary) -> Iterable[str]:
                 f"{'' if each.exact else '≤ '}{amount(each.amount, each.unit)}" for each in action.estimates
             )
             expected = f", expected {estimates}" if estimates else ""
-            yield f"{rung.title}: {action.title} ({action.items:,} items{expected}; {action.risk}; way back: {action.undo})"
+            risk = f"{action.risk}; way back: {action.undo}"
+            yield f"{rung.title}: {action.title} ({action.items:,} items{expected}; {risk})"
 
 
 def _not_done(records: Sequence[AuditRecord]) -> tuple[str, ...]:
@@ -244,4 +245,5 @@ def _ending(records: Sequence[AuditRecord]) -> str:
     last = records[-1]
     if last.step in {Step.ACTING, Step.UNDOING}:
         return "the trail ends in the middle of a change: it may still be running, or its process was killed"
-    return last.step.value if last.outcome is None else f"{last.step} ({last.outcome})"
+    same = last.outcome is None or last.outcome.value == last.step.value
+    return last.step.value if same else f"{last.step} ({last.outcome})"

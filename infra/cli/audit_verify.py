@@ -41,7 +41,7 @@ def verify(
     trust: Named = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove order, completeness and origin of the trail; exit with 1 and name the first bad record when it is not whole.
+    """Prove order, completeness and origin of the trail; exit with 1, the first bad record named, when it is not whole.
 
     Several directories are verified as one trail: archives, and an export of the rest.
     """
@@ -122,7 +122,9 @@ def show(found: Verification) -> None:
     for note in found.notes:
         screen.print(Text(f"note: {plain(note)}", style="dim"))
     for problem in found.problems[:PROBLEMS]:
-        screen.print(Text.assemble((f"{problem.kind.value} ", "bold red"), f"{plain(problem.place)}: {plain(problem.text)}"))
+        screen.print(
+            Text.assemble((f"{problem.kind.value} ", "bold red"), f"{plain(problem.place)}: {plain(problem.text)}")
+        )
     left = len(found.problems) - PROBLEMS + found.more_problems
     if left > 0:
         screen.print(Text(f"and {left:,} more; all of them: ansai audit verify --json"))
@@ -147,7 +149,10 @@ def _moment(text: str) -> str:
 
 
 def _verdict(found: Verification) -> Text:
-    held = f"{found.records:,} records in {found.messages:,} messages, {len(found.chains)} chains, {found.checkpoints:,} checkpoints"
+    held = (
+        f"{found.records:,} records in {found.messages:,} messages, {len(found.chains):,} chains,"
+        f" {found.checkpoints:,} checkpoints"
+    )
     if not found.ok:
         first = found.problems[0]
         return Text.assemble(

@@ -14,7 +14,7 @@ import typer
 from bus.port import Bucket, Bus, BusError, Conflict
 from bus.subjects import FREEZE
 from functions.core.ports import NotStored
-from infra.cli.failures import FAILED, Failure
+from infra.cli.failures import Failure
 from infra.cli.invocation import Invocation, invocation
 from infra.cli.output import AsJson, print_json
 from infra.cli.person import UNAUTHENTICATED, person
@@ -99,14 +99,11 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_document(places, problem))
     else:
-        console().print(table(("place", "state", "since", "who", "reason"), _rows(places, problem)))
+        rows = [_row(place, freeze) for place, freeze in places.items()]
+        rows += [(KEY_PLACE, "unknown", "", "", "")] if problem else []
+        console().print(table(("place", "state", "since", "who", "reason"), rows))
     if problem:
-        raise typer.Exit(FAILED)
-
-
-def _rows(places: dict[str, Freeze | None], problem: str) -> list[tuple[str, ...]]:
-    rows = [_row(place, freeze) for place, freeze in places.items()]
-    return [*rows, (KEY_PLACE, "unknown", "", "", problem)] if problem else rows
+        raise Failure(f"whether all hosts are frozen is not known: {problem}")
 
 
 def _row(place: str, freeze: Freeze | None) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def annotation_at(root: type[Settings], key: Key) -> Any:
 
 def section_at(root: type[Settings], key: Key) -> type[Settings] | None:
     """The settings model at *key*, if there is one."""
-    annotation = annotation_at(root, key)
+    annotation = _entered(annotation_at(root, key))
     return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
 
 

@@ -1,13 +1,14 @@
 """The `policy` section: how far each function may go."""
 
 import hashlib
+import json
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from schemas.remediation import Mode, Risk
 from schemas.settings.base import Settings
@@ -35,7 +36,9 @@ class Confirmation(Settings):
 
     needed: int = Field(3, ge=1, le=20, description="Looks that found it unhealthy. The event that came counts as one.")
     of: int = Field(4, ge=1, le=20, description="Among this many latest looks.")
-    every: Duration = Field(timedelta(seconds=10), description="Between two looks of the function's own.")
+    every: Duration = Field(
+        timedelta(seconds=10), le=timedelta(days=1), description="Between two looks of the function's own."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -47,7 +50,7 @@ class Confirmation(Settings):
 class Flapping(Settings):
     """A target that goes to and fro is left alone. 6 and 3 of 21 looks are the 30 % and 15 % of Nagios."""
 
-    begin: int = Field(6, ge=2, description="Changes between healthy and unhealthy within the time: it flaps.")
+    begin: int = Field(6, ge=2, le=20, description="Changes between healthy and unhealthy within the time: it flaps.")
     end: int = Field(3, ge=0, description="So few of them: it does no longer.")
     within: Duration = timedelta(hours=1)
 
@@ -79,7 +82,7 @@ class FleetLimits(Settings):
 
 
 class FunctionPolicy(Settings):
-    """The limits of one function. What is left out comes from `policy.default`."""
+    """The limits of one function. What is left out comes from `policy.default`, also inside of its parts."""
 
     enabled: bool | None = Field(None, description="false: the function does not even observe.")
     mode: ModeSetting | None = Field(None, description="observe (no plan), dry_run, approve, or auto.")
@@ -91,7 +94,9 @@ class FunctionPolicy(Settings):
     cooldown: Duration | None = Field(None, description="After an attempt; doubles with each one, up to max_cooldown.")
     max_cooldown: Duration | None = None
     max_attempts: int | None = Field(None, ge=1, description="Attempts in one incident before a person must look.")
-    max_fixes: int | None = Field(None, ge=1, description="Heals of one target in 24 hours; more cure a symptom only.")
+    max_fixes: int | None = Field(
+        None, ge=1, le=20, description="Heals of one target in 24 hours; more cure a symptom only."
+    )
     max_actions: int | None = Field(None, ge=1, description="Actions in one incident's attempt.")
     max_items: int | None = Field(None, ge=1, description="Files, rows, images … that one attempt may need to change.")
     max_amounts: dict[str, Size] | None = Field(None, description="Unit → most that one attempt may need to change.")
@@ -141,7 +146,8 @@ class EffectivePolicy(Settings):
     @cached_property
     def version(self) -> str:
         """Equal policies have equal versions: the first 12 hexadecimal digits of the SHA-256 of all values."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        values = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()[:12]
 
 
 class HostPolicy(Settings):
@@ -174,20 +180,56 @@ class Policy(Settings):
         timedelta(hours=6), description="An ineffective rung is not tried again for this."
     )
 
+    @model_validator(mode="after")
+    def _of_every_function(self) -> Self:
+        """What each function's own values and the default's make together must be possible, too."""
+        for function in self.functions:
+            try:
+                self.of(function)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                where, why = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+                raise ValueError(f"functions.{function}, with what it takes from default: {where}: {why}") from error
+        return self
+
     def of(self, function: str, host: str = "") -> EffectivePolicy:
         """The policy in force for *function* on *host*. Pure.
 
         Its own values, then the default's, then the built-in ones; its mode is the lowest of all that apply.
         """
         own = self.functions.get(function, FunctionPolicy())
-        values = {name: getattr(self.default, name) for name in FunctionPolicy.model_fields}
-        values |= {name: value for name in values if (value := getattr(own, name)) is not None}
-        values = {name: value for name, value in values.items() if value is not None}
+        values: dict[str, Any] = {}
+        for layer in (BUILT_IN, self.default, own):
+            values = _over(values, _said(layer))
         caps = [self.mode, values.pop("mode", self.mode)]
         caps += [each.mode for pattern, each in self.hosts.items() if fnmatchcase(host, pattern)]
-        if "risk_modes" in values:
-            values["risk_modes"] = {Risk.IRREVERSIBLE: Mode.APPROVE} | values["risk_modes"]
         return EffectivePolicy(
             mode=min(caps, key=lambda mode: mode.rank), ineffective_share=self.ineffective_share,
             ineffective_for=self.ineffective_for, clock_tolerance=self.future_tolerance, **values,
         )  # fmt: skip
+
+
+BUILT_IN = FunctionPolicy(
+    risk_modes=EffectivePolicy.model_fields["risk_modes"].default,
+    max_amounts=EffectivePolicy.model_fields["max_amounts"].default,
+)
+"""Of what a policy can say in part; the rest of the built-in values are the defaults of `EffectivePolicy`."""
+
+
+def _said(settings: Settings) -> dict[str, Any]:
+    """The values that were given, and of their parts only those that were."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return {
+        name: _said(value) if isinstance(value, Settings) else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """*above* where it says something, else *below*; part by part. A limit can't get lost by naming another."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = below.get(name)
+        merged[name] = _over(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+    return merged

@@ -1,7 +1,8 @@
 """Maintenance windows: a cron line says when each begins, a duration how long it lasts, a zone whose clock counts."""
 
-from datetime import datetime, timedelta
-from typing import Any, Self
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,9 @@ from schemas.units import Duration
 
 LONGEST = timedelta(days=7)
 """A window is never open-ended."""
+
+FIELDS = 5
+"""A sixth would be seconds, and shift the meaning of all others."""
 
 
 class MaintenanceWindow(Settings):
@@ -39,10 +43,14 @@ class MaintenanceWindow(Settings):
     def _readable_cron(cls, cron: str) -> str:
         from cronsim import CronSimError  # only those who have windows need it
 
+        if len(cron.split()) != FIELDS:
+            raise ValueError(f"{cron!r} is no cron line of five fields; write, for example, 0 2 * * sun")
         try:
-            _begins(cron, datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")))
+            first = next(_begins(cron, datetime(2026, 1, 1, tzinfo=UTC)), None)
         except CronSimError as error:
             raise ValueError(f"{cron!r} is no cron line ({error}); write, for example, 0 2 * * sun") from error
+        if first is None:
+            raise ValueError(f"{cron!r} is a date that never comes; write, for example, 0 2 * * sun")
         return cron
 
     @model_validator(mode="after")
@@ -61,12 +69,13 @@ class MaintenanceWindow(Settings):
         return self._first_after(now)
 
     def _first_after(self, moment: datetime) -> datetime | None:
-        zone = ZoneInfo(self.zone)
-        begin: datetime | None = next(_begins(self.cron, moment.astimezone(zone)), None)
-        return None if begin is None else begin.astimezone(ZoneInfo("UTC"))
+        begins = _begins(self.cron, moment.astimezone(ZoneInfo(self.zone)))
+        # In the hour that comes twice the clock alone would name a begin that has passed already.
+        return next((begin for begin in begins if begin > moment), None)
 
 
-def _begins(cron: str, moment: datetime) -> Any:
+def _begins(cron: str, moment: datetime) -> Iterator[datetime]:
+    """Each begin after *moment*, in UTC; none when none comes within fifty years."""
     from cronsim import CronSim
 
-    return CronSim(cron, moment)
+    return (begin.astimezone(UTC) for begin in CronSim(cron, moment))

@@ -113,7 +113,8 @@ class WatchedBucket:
             incident = json.loads(value)
             begun = " begun" if incident["begun"] else ""
             return f"incident {operation} {incident['state']}{begun}"
-        return f"{self._name} {operation}{f' {key.partition('.')[0]}' if self._name is Bucket.FLEET else ''}"
+        kind = f" {key.partition('.')[0]}" if self._name is Bucket.FLEET else ""
+        return f"{self._name} {operation}{kind}"
 
 
 class WatchedBus:

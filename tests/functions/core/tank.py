@@ -342,8 +342,8 @@ EAGER: dict[str, Any] = {
     "confirmation": {"needed": 1, "of": 1},
     "second_source": False,
     "risk_modes": {"irreversible": "auto"},
-    "max_fixes": 1000,
-    "flapping": {"begin": 1000, "end": 999},
+    "max_fixes": 20,
+    "flapping": {"begin": 20, "end": 19},
     "budget": {"per_function": 1_000_000, "per_host": 1_000_000, "irreversible": 1_000_000},
 }
 """A policy that acts at the first look, for tests of what comes after the guard."""

@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from functions.core.plan import Plan
 from functions.core.remedy import Case
+from functions.custom.remedy import Seen, remedy_of
 from schemas.disk import DiskPressure
 from schemas.facts.commands import Command
 from schemas.facts.files import Resource
 from schemas.health import Level
 from schemas.probes import ProbeError
-from schemas.remediation import ItemResult, Outcome
+from schemas.remediation import Gap, ItemResult, Outcome
 from schemas.settings.custom import CustomAction
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,9 +38,32 @@ def event(target: str = TARGET, *, age: timedelta = timedelta(0), **fields: Any)
     return DiskPressure(target=target, observed_at=NOW - age, **given)
 
 
-def case(about: DiskPressure | None, target: str | None = None) -> Case[CustomAction]:
-    name = target or (about.target if about is not None else TARGET)
-    return Case("web-1", name, (), NOW, about)  # type: ignore[arg-type]  # the section, which is not looked at
+class Custom:
+    """An entry, its remedy, and what it says about cases; `section` is what is in force."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.section: tuple[CustomAction, ...] = (entry(**fields),)
+        self.remedy = remedy_of(self.section[0], DiskPressure)
+
+    def case(self, about: DiskPressure | None, target: str | None = None) -> Case[Any]:
+        name = target or (about.target if about is not None else TARGET)
+        return Case("web-1", name, self.section, NOW, about)  # type: ignore[arg-type]  # as hosts hand it over
+
+    def gap(self, about: DiskPressure | None, machine: Any, target: str | None = None) -> Gap:
+        asked = self.case(about, target)
+        return self.remedy.gap(asked, self.remedy.observe(asked, machine))
+
+    def plan(self, about: DiskPressure | None, target: str | None = None) -> Plan:
+        asked, machine, seen = self.case(about, target), Machine(), Seen(healthy=False, reason="")
+        return self.remedy.plan(asked, seen, self.remedy.survey(asked, seen, machine))  # type: ignore[arg-type]
+
+    def action(self) -> Any:
+        """What it plans for a matching event."""
+        return self.plan(event()).rungs[0].actions[0]
+
+    def change(self, **fields: Any) -> None:
+        """As if the settings were read again; None for a whole entry takes it away."""
+        self.section = (self.section[0].model_copy(update=fields),) if fields else ()
 
 
 @dataclass

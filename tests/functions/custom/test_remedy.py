@@ -5,93 +5,75 @@ from datetime import timedelta
 
 import pytest
 
-from functions.core.plan import Plan
 from functions.custom.arguments import MOST_INPUT
-from functions.custom.remedy import remedy_of
-from schemas.disk import DiskPressure
 from schemas.health import Level
 from schemas.probes import ProbeError
 from schemas.remediation import Gap, Outcome, Risk
-from tests.functions.custom.entries import TARGET, Machine, case, entry, event
-
-
-def remedy(**fields):
-    return remedy_of(entry(**fields), DiskPressure)
-
-
-def gap_of(function, about, machine, target: str | None = None) -> Gap:
-    asked = case(about, target)
-    return function.gap(asked, function.observe(asked, machine))
-
-
-def plan_of(function, about, machine=None, target: str | None = None) -> Plan:
-    asked, machine = case(about, target), machine or Machine()
-    seen = function.observe(case(event(target or TARGET)), Machine())
-    return function.plan(asked, seen, function.survey(asked, seen, machine))
-
+from tests.functions.custom.entries import TARGET, Custom, Machine, event
 
 VERIFY = ["/usr/local/bin/check", "{target}"]
 
 
 def test_it_is_called_by_its_entry_and_permits_what_the_globs_say():
-    function = remedy()
+    custom = Custom()
+    remedy = custom.remedy
 
-    assert function.name == "custom.clear_exports"
-    targets = function.targets((), Machine())
-    assert function.permits("bytes:/srv/exports", targets)
-    assert not function.permits("bytes:/home", targets)
-    assert not function.permits("inodes:/srv/exports", targets)
+    assert remedy.name == "custom.clear_exports"
+    targets = remedy.targets(custom.section, Machine())
+    assert remedy.permits("bytes:/srv/exports", targets)
+    assert not remedy.permits("bytes:/home", targets)
+    assert not remedy.permits("inodes:/srv/exports", targets)
 
 
 # Without a check the event is the only witness.
 
 
 def test_a_matching_event_is_a_gap_of_one_and_any_other_none():
-    assert gap_of(remedy(), event(), Machine()) == Gap(
+    assert Custom().gap(event(), Machine()) == Gap(
         amount=1, unit="unhealthy", reason="the event matches custom.clear_exports"
     )
-    assert gap_of(remedy(), event(percent=80), Machine()).closed
-    assert gap_of(remedy(), event(level=Level.WARNING), Machine()).closed
+    assert Custom().gap(event(percent=80), Machine()).closed
+    assert Custom().gap(event(level=Level.WARNING), Machine()).closed
 
 
 def test_the_events_own_reason_is_told():
-    assert gap_of(remedy(), event(reason="95 % of /srv"), Machine()).reason == "95 % of /srv"
+    assert Custom().gap(event(reason="95 % of /srv"), Machine()).reason == "95 % of /srv"
 
 
 def test_a_target_outside_the_globs_is_nothing_to_it():
-    assert gap_of(remedy(), event("bytes:/home"), Machine()).closed
+    assert Custom().gap(event("bytes:/home"), Machine()).closed
 
 
 def test_an_event_that_lacks_the_figure_leaves_the_truth_unknown():
     with pytest.raises(ProbeError, match=r"lacks a value that custom_actions\.clear_exports\.when asks for"):
-        gap_of(remedy(), event(percent=None), Machine())
+        Custom().gap(event(percent=None), Machine())
 
 
 def test_without_an_event_the_truth_is_unknown():
     with pytest.raises(ProbeError, match="no verify command; the next event tells"):
-        gap_of(remedy(), None, Machine())
+        Custom().gap(None, Machine())
 
 
 def test_an_event_from_before_the_command_says_nothing_about_what_came_of_it():
-    function, machine = remedy(), Machine()
-    (action,) = plan_of(function, event()).rungs[0].actions
+    function, machine = Custom(), Machine()
+    (action,) = function.plan(event()).rungs[0].actions
     action.apply(machine)
 
     with pytest.raises(ProbeError, match="made before the command had ended"):
-        gap_of(function, event(), machine)
+        function.gap(event(), machine)
 
     later = event(age=-timedelta(seconds=2))
-    assert gap_of(function, later, machine).open
-    assert gap_of(function, event(percent=50), machine).closed
+    assert function.gap(later, machine).open
+    assert function.gap(event(percent=50), machine).closed
 
 
 def test_a_time_without_a_zone_is_taken_for_utc():
     naive = event().model_copy(update={"observed_at": event().observed_at.replace(tzinfo=None)})
     machine = Machine()
-    plan_of(remedy(), event()).rungs[0].actions[0].apply(machine)
+    Custom().plan(event()).rungs[0].actions[0].apply(machine)
 
     with pytest.raises(ProbeError, match="made before"):
-        gap_of(remedy(), naive, machine)
+        Custom().gap(naive, machine)
 
 
 # With a check the event only points.
@@ -99,34 +81,34 @@ def test_a_time_without_a_zone_is_taken_for_utc():
 
 @pytest.mark.parametrize("about", [event(), None])
 def test_the_check_decides_with_or_without_an_event(about):
-    function = remedy(verify=VERIFY)
+    function = Custom(verify=VERIFY)
 
-    assert gap_of(function, about, Machine(sick={TARGET})).open
-    assert gap_of(function, about, Machine()).closed
+    assert function.gap(about, Machine(sick={TARGET})).open
+    assert function.gap(about, Machine()).closed
 
 
 def test_a_check_without_an_answer_leaves_the_truth_unknown():
     with pytest.raises(ProbeError, match="the check broke"):
-        gap_of(remedy(verify=VERIFY), event(), Machine(broken="the check broke"))
+        Custom(verify=VERIFY).gap(event(), Machine(broken="the check broke"))
 
 
 @pytest.mark.parametrize("about", [event(percent=50), event("bytes:/home")])
 def test_an_event_that_does_not_match_costs_no_check(about):
     machine = Machine(sick={TARGET})
 
-    assert gap_of(remedy(verify=VERIFY), about, machine).closed
+    assert Custom(verify=VERIFY).gap(about, machine).closed
     assert machine.checked == []
 
 
 def test_a_check_that_needs_a_figure_is_unknown_without_an_event():
     with pytest.raises(ProbeError, match=r"can't verify .*\{percent\} is needed, and only an event has it"):
-        gap_of(remedy(verify=["/bin/check", "{percent}"]), None, Machine())
+        Custom(verify=["/bin/check", "{percent}"]).gap(None, Machine())
 
 
 def test_a_check_has_the_users_rights_and_its_own_time():
     machine = Machine()
 
-    gap_of(remedy(verify=VERIFY, verify_timeout="3 s", user="nobody", directory="/srv"), event(), machine)
+    Custom(verify=VERIFY, verify_timeout="3 s", user="nobody", directory="/srv").gap(event(), machine)
 
     (command,) = machine.checked
     assert (command.timeout, command.user, command.directory) == (3, "nobody", "/srv")
@@ -134,20 +116,20 @@ def test_a_check_has_the_users_rights_and_its_own_time():
 
 def test_a_glob_itself_is_no_target_to_look_at():
     with pytest.raises(ProbeError, match="stands for many targets; name one"):
-        gap_of(remedy(verify=VERIFY), None, Machine(), target="bytes:/srv/*")
+        Custom(verify=VERIFY).gap(None, Machine(), target="bytes:/srv/*")
 
 
 def test_a_target_that_is_named_in_full_can_be_looked_at():
-    function = remedy(verify=VERIFY, targets=["bytes:/srv/[1]", "bytes:/srv"])
+    function = Custom(verify=VERIFY, targets=["bytes:/srv/[1]", "bytes:/srv"])
 
-    assert gap_of(function, None, Machine(sick={"bytes:/srv"}), target="bytes:/srv").open
+    assert function.gap(None, Machine(sick={"bytes:/srv"}), target="bytes:/srv").open
 
 
 # The plan.
 
 
 def test_the_plan_is_one_action_with_every_value_in_its_place():
-    plan = plan_of(remedy(run=["/bin/x", "-p", "{percent}", "{target_name}"], timeout="5 s"), event())
+    plan = Custom(run=["/bin/x", "-p", "{percent}", "{target_name}"], timeout="5 s").plan(event())
 
     (rung,) = plan.rungs
     (action,) = rung.actions
@@ -162,20 +144,20 @@ def test_the_plan_is_one_action_with_every_value_in_its_place():
 
 
 def test_equal_events_make_equal_plans_and_figures_others():
-    assert plan_of(remedy(), event()).hash == plan_of(remedy(), event(percent=99, age=timedelta(1))).hash
-    with_figure = remedy(run=["/bin/x", "{percent}"])
-    assert plan_of(with_figure, event()).hash != plan_of(with_figure, event(percent=99)).hash
+    assert Custom().plan(event()).hash == Custom().plan(event(percent=99, age=timedelta(1))).hash
+    with_figure = Custom(run=["/bin/x", "{percent}"])
+    assert with_figure.plan(event()).hash != with_figure.plan(event(percent=99)).hash
 
 
 def test_the_event_as_input_is_its_json():
-    plan = plan_of(remedy(input="event"), event())
+    plan = Custom(input="event").plan(event())
 
     document = json.loads(plan.rungs[0].actions[0].command.stdin)
     assert (document["mount"], document["percent"]) == ("/srv/exports", 95.5)
 
 
 def test_a_callable_gets_the_event_and_the_target():
-    action = plan_of(remedy(run=None, call="shop.actions:clear"), event()).rungs[0].actions[0]
+    action = Custom(run=None, call="shop.actions:clear").plan(event()).rungs[0].actions[0]
 
     assert action.command.call == "shop.actions:clear"
     assert json.loads(action.command.stdin)["target"] == TARGET
@@ -200,11 +182,8 @@ def test_a_callable_gets_the_event_and_the_target():
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_means_that_nothing_is_run(fields, about, target, words):
-    function, asked = remedy(**fields), case(about, target)
-    seen = function.observe(case(event()), Machine())
-
     with pytest.raises(ProbeError) as refused:
-        function.survey(asked, seen, Machine())
+        Custom(**fields).plan(about, target)
 
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -214,7 +193,7 @@ def test_a_value_that_cannot_be_used_means_that_nothing_is_run(fields, about, ta
 
 
 def action_of(**fields):
-    return plan_of(remedy(**fields), event()).rungs[0].actions[0]
+    return Custom(**fields).action()
 
 
 UNDO = ["/usr/local/bin/restore", "{target}"]
@@ -269,9 +248,43 @@ def test_each_entry_declares_its_own_risk_and_way_back():
 
 
 def test_an_action_that_was_stored_is_read_again_by_the_same_entry():
-    function = remedy(undo=UNDO, input="event")
-    action = plan_of(function, event(mount="/srv/\udcff")).rungs[0].actions[0]
+    function = Custom(undo=UNDO, input="event")
+    action = function.plan(event(mount="/srv/\udcff")).rungs[0].actions[0]
 
-    for kind, stored in zip(function.actions, (action, action.inverse(None)), strict=True):
+    for kind, stored in zip(function.remedy.actions, (action, action.inverse(None)), strict=True):
         assert stored is not None
         assert kind.model_validate_json(stored.model_dump_json()) == stored
+
+
+# Settings that are read again while it runs.
+
+
+def test_other_values_are_in_force_at_once():
+    custom = Custom()
+    custom.change(run=("/bin/other", "{target_name}"), targets=("bytes:/home",), when={})
+
+    assert custom.remedy.targets(custom.section, Machine()) == ["bytes:/home"]
+    assert custom.gap(event(), Machine()).closed
+    assert custom.gap(event("bytes:/home", percent=1), Machine()).open
+    assert custom.plan(event("bytes:/home")).rungs[0].actions[0].command.argv == ("/bin/other", "/home")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"risk": Risk.REPRODUCIBLE}, "risk changed; nothing is run until ansai is restarted"),
+        ({"undo": ("/bin/x",), "repeatable": True}, "repeatable, undo changed; nothing is run until"),
+        ({"on": "ansai.health.shop.stock.v1"}, "on changed; nothing is run until"),
+        ({}, "clear_exports stands no longer in custom_actions; nothing is run"),
+    ],
+)
+def test_what_it_was_not_made_for_is_not_run_before_a_restart(changes, words):
+    custom = Custom(verify=VERIFY)
+    custom.change(**changes)
+
+    for attempt in (
+        lambda: custom.gap(event(), Machine()), lambda: custom.plan(event()),
+        lambda: custom.remedy.targets(custom.section, Machine()),
+    ):  # fmt: skip
+        with pytest.raises(ProbeError, match=words):
+            attempt()

@@ -1,4 +1,4 @@
-"""Chains of the audit trail on a real nats-server, a bus that has its troubles, and what a verifier says of the result."""  # noqa: E501
+"""Chains of the audit trail on a real nats-server, a bus that has its troubles, and what a verifier says of it all."""
 
 import asyncio
 import contextlib

@@ -394,6 +394,9 @@ async def test_a_process_that_stops_while_the_bus_is_away_does_not_wait_for_it(w
 
     await trail.stop()
 
+    head = HeadFile(writers.state / "heads", FUNCTION).read()
+    assert head is not None
+    assert head.sequence == 2
     await writers.server.start()
     assert await writers.told() == ["began", "a"]
 

@@ -71,7 +71,7 @@ async def segments(bus, pattern: str = "") -> list[AuditSegment]:
 
 def alert(severity: Severity = Severity.WARNING) -> Alert:
     return Alert(
-        host=HOST, function=FUNCTION, target="bytes:/var", severity=severity, state=AlertState.OPENED, title="it is full",
+        host=HOST, function=FUNCTION, target="bytes:/var", severity=severity, state=AlertState.OPENED, title="full",
         at=datetime.now(UTC),
     )  # fmt: skip
 
