@@ -61,7 +61,10 @@ class Risk(StrEnum):
 
     @property
     def rank(self) -> int:
-        return list(Risk).index(self)
+        return _RISKS[self]
+
+
+_RISKS = {risk: rank for rank, risk in enumerate(Risk)}
 
 
 class UndoWhen(StrEnum):
@@ -104,7 +107,10 @@ class Mode(StrEnum):
 
     @property
     def rank(self) -> int:
-        return list(Mode).index(self)
+        return _MODES[self]
+
+
+_MODES = {mode: rank for rank, mode in enumerate(Mode)}
 
 
 class ItemResult(Value):

@@ -10,7 +10,7 @@ class SecretInEvent(TypeError):
     """Something tried to write a secret into a message, a stored value or a log document."""
 
 
-def _refuse(value: object) -> NoReturn:
+def _refuse(_: object) -> NoReturn:
     raise SecretInEvent("a secret can't be serialised; messages carry its name, and a tool resolves it")
 
 

@@ -142,11 +142,11 @@ class Approvals:
         await self._file.refused("approval", "once", "used", text, plan_hash=self._stored.hash)
         return False
 
-    async def expire(self, incident: Incident) -> None:
-        """Silence is a refusal, and counts as an attempt. Raises NotStored, LedgerConflict."""
+    async def expire(self, incident: Incident) -> Incident:
+        """Silence is a refusal, and counts as an attempt; the incident after it. Raises NotStored, LedgerConflict."""
         pending, now, file = incident.pending, self._practice.clock.now(), self._file
         if pending is None or now < pending.expires_at:
-            return
+            return incident
         length = show_duration(pending.expires_at - pending.requested_at)
         text = f"nobody answered within {length}, which is a refusal"
         if pending.granted_by:
@@ -158,6 +158,7 @@ class Approvals:
         await file.remember(pending=None, denied=pending.hash, attempts=attempts, attempted_at=now)
         if attempts >= self._practice.policy.max_attempts:
             await file.stuck(f"{attempts} attempts, the last of which nobody approved")
+        return file.note()
 
 
 def read_plan(remedy: AnyRemedy, stored: PendingPlan) -> Plan | None:

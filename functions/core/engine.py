@@ -215,7 +215,14 @@ class Engine:
         clock = self._practice.clock
         while not self._stopping:
             await clock.sleep(max(timedelta(0), at - clock.now()))
-            verdict = await self._treat(self._case(target, None), Cause(new_id()))
+            if not self._practice.policy.enabled:
+                return
+            try:
+                verdict = await self._treat(self._case(target, None), Cause(new_id()))
+            except Exception:
+                # Nobody awaits a timer: said here, or nowhere. The next event looks again.
+                logger.exception("%s: unexpected error while looking at %s again", self.remedy.name, target)
+                return
             if verdict.retry_after is None:
                 return
             at = clock.now() + verdict.retry_after

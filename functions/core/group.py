@@ -1,4 +1,4 @@
-"""What a host tells its group while it works on a target: whether it is unhealthy, and that a storm begins or is over."""
+"""What a host tells its group while it works on a target: how it is, and that a storm begins or is over."""
 
 from functions.core.case_file import CaseFile
 from functions.core.practice import Practice
@@ -10,15 +10,16 @@ from schemas.remediation import Outcome
 
 
 async def report(practice: Practice, file: CaseFile, *, unhealthy: bool) -> None:
-    """Say how this host is, and end a storm that is over. Raises NotStored."""
+    """Say how this host is; the first that sees a storm is over tells people. Raises NotStored."""
     permits, limits = practice.ports.permits, practice.policy.fleet
     await permits.report(unhealthy=unhealthy)
     fleet = permits.view(practice.clock.now())
     if is_storm(limits, fleet.members, len(fleet.unhealthy)):
         return
     if await permits.storm(begins=False):
-        seen = f"{len(fleet.unhealthy)} of {fleet.members} hosts"
-        await file.audit(Step.STORM, rule="storm", seen=seen, outcome=Outcome.DONE, text="the storm is over")
+        title = f"the storm is over: {len(fleet.unhealthy)} of {fleet.members} hosts are unhealthy"
+        await file.audit(Step.STORM, rule="storm", outcome=Outcome.DONE, text=title)
+        await file.alert(Severity.INFO, AlertState.RESOLVED, title, "What is left is healed, few hosts at a time.")
 
 
 async def storm(practice: Practice, file: CaseFile, refuse: Refuse, text: str) -> None:

@@ -64,4 +64,6 @@ async def _what_became(
     if inverse is None:
         await file.stuck(f"interrupted in: {action.title()}; how far it got is not known")
         return ""
-    return f"interrupted in: {action.title()}; taken back" if await take_back(inverse, begun.rung, begun.position) else ""
+    return (
+        f"interrupted in: {action.title()}; taken back" if await take_back(inverse, begun.rung, begun.position) else ""
+    )

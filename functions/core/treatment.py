@@ -2,25 +2,25 @@
 
 import dataclasses
 import logging
+from datetime import datetime
 from typing import Any
 
-from functions.core import evidence
+from functions.core import evidence, group
 from functions.core.approval import Approvals
 from functions.core.case_file import Cause
 from functions.core.execution import Execution
-from functions.core.guard import before_plan, decide
+from functions.core.guard import ask, before_plan, decide
 from functions.core.observation import Observation
 from functions.core.plan import Plan
 from functions.core.ports import Held
 from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.recovery import recover
 from functions.core.remedy import Case
-from functions.core.rules import is_storm
 from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
 from schemas.health import Level
-from schemas.incident import Incident, IncidentState
+from schemas.incident import IncidentState
 from schemas.probes import ProbeError
 from schemas.remediation import Gap, Mode, Outcome
 from schemas.units import show_duration
@@ -39,6 +39,8 @@ class Treatment:
         self._policy = practice.policy
         self._case = case
         self._cause = cause
+        self._asked = cause.authority.person
+        """a person waits to hear what comes of it"""
         self._file = practice.case_file(case.target, cause)
         self._execution = Execution(practice, case, self._file, held)
         self._approvals = Approvals(practice, self._file)
@@ -47,15 +49,13 @@ class Treatment:
         """The whole path. Raises NotStored, LedgerConflict, Fenced: then nothing more was done."""
         practice, file = self._practice, self._file
         await file.open()
-        if self._cause.answer is not None:
-            await self._approvals.heard(self._cause.answer)
-            if self._approvals.granted is None:
-                return SETTLED
+        if not await self._granted():
+            return SETTLED
         # Under the lease: what was seen before somebody else worked on the target doesn't count.
         observation = await practice.observer.since(max(self._case.now, file.quiet_since), self._case)
         if file.incident is not None and file.incident.state is IncidentState.ACTING:
             if practice.ports.brake.frozen() is not None:
-                return SETTLED  # what was begun is settled when the freeze is lifted
+                return await self._frozen()
             await recover(file, practice.remedy, file.incident, observation, self._execution.apply_inverse)
             observation = await practice.observer.anew(self._case)
         if not observation.gap.known:
@@ -64,15 +64,31 @@ class Treatment:
             return await self._closed(observation)
         return await self._open(observation)
 
+    async def _granted(self) -> bool:
+        """Hear the answer, if that is what came; False when it grants nothing. Else recall one that had to wait."""
+        if self._cause.answer is not None:
+            await self._approvals.heard(self._cause.answer)
+            return self._approvals.granted is not None
+        if not self._asked and (who := await self._approvals.recall()):
+            self._cause = self._file.cause = dataclasses.replace(self._cause, authority=Authority.APPROVAL, who=who)
+        return True
+
+    async def _frozen(self) -> Verdict:
+        """What was begun is settled when the freeze is lifted."""
+        if self._asked:
+            text = f"{self._case.target}: frozen in the middle; it goes on when the freeze is lifted: ansai freeze off"
+            await self._file.tell(Step.DEFERRED, text, outcome=Outcome.DEFERRED, final=True)
+        return SETTLED
+
     def _healthy_again(self) -> bool:
         """The collector says ok, with its hysteresis: the alarm is over although the target lies lower still."""
         event = self._case.event
-        return not self._cause.authority.person and event is not None and event.level is Level.OK
+        return not self._asked and event is not None and event.level is Level.OK
 
     async def _unknown(self, gap: Gap) -> Verdict:
         text = f"{self._case.target}: the truth is unknown, so nothing is done: {gap.reason}"
         logger.warning(text)
-        if self._cause.authority.person:
+        if self._asked:
             await self._file.tell(Step.VERIFIED, text, outcome=Outcome.INCONCLUSIVE, gap=gap, final=True)
         return SETTLED
 
@@ -83,8 +99,7 @@ class Treatment:
             await self._execution.close()
             await self._file.tell(Step.HEALED, text, final=True, **fields)
             await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
-            await self._storm_over()
-        elif self._cause.authority.person:
+        elif self._asked:
             await self._file.tell(Step.VERIFIED, f"{text}; nothing to do", final=True, **fields)
         return SETTLED
 
@@ -92,9 +107,12 @@ class Treatment:
         authority = self._cause.authority
         if self._file.incident is None and not authority.person and not await self._permitted():
             return SETTLED
-        await self._approvals.expire(self._file.incident or await self._begin(observation))
-        incident = self._file.incident
-        assert incident is not None
+        if self._file.incident is None:
+            await self._begin(observation)
+        if authority is not Authority.DRY_RUN:
+            await self._tell_open()
+        assert self._file.incident is not None
+        incident = await self._approvals.expire(self._file.incident)
         if incident.state is IncidentState.STUCK and authority in {Authority.EVENT, Authority.APPROVAL}:
             return SETTLED
         self._file.note(
@@ -102,7 +120,6 @@ class Treatment:
                 incident, self._policy, observation.began, unhealthy=True, event=self._case.event, authority=authority
             )
         )
-        await self._storm_over()
         early = before_plan(self._situation(observation))
         if early is not None:
             return await self._decided(early, observation)
@@ -137,26 +154,34 @@ class Treatment:
             await self._file.no_such_target(f"an event points to what is no target here: {target}", target, targets)
         return False
 
-    async def _begin(self, observation: Observation) -> Incident:
-        """Open an incident and alert, before anything else."""
+    async def _begin(self, observation: Observation) -> None:
+        """Open an incident; only in memory for a dry run that a person asked for."""
         remembered = self._cause.authority is not Authority.DRY_RUN
-        incident = self._file.begin(observation.gap, remembered=remembered)
-        if not remembered:
-            return incident
+        self._file.begin(observation.gap, remembered=remembered)
+        if remembered:
+            await self._file.audit(Step.OPENED, gap=observation.gap, text=self._reason())
+
+    def _reason(self) -> str:
         event = self._case.event
-        reason = event.reason if event is not None and event.reason else f"{self._case.target} is not healthy"
-        await self._file.audit(Step.OPENED, gap=observation.gap, text=reason)
+        return event.reason if event is not None and event.reason else f"{self._case.target} is not healthy"
+
+    async def _tell_open(self) -> None:
+        """Alert, before anything else, until an alert could be stored; and let the group know."""
+        assert self._file.incident is not None
+        if self._file.incident.alerted_at is None:
+            await self._file.remember(alerted_at=await self._alert_opened())
+        await group.report(self._practice, self._file, unhealthy=True)
+
+    async def _alert_opened(self) -> datetime | None:
+        event = self._case.event
         grave = event is None or event.level.rank >= Level.CRITICAL.rank
         acts = self._policy.mode.rank >= Mode.APPROVE.rank
-        alerted_at = await self._file.alert(
+        return await self._file.alert(
             Severity.CRITICAL if grave else Severity.WARNING,
             AlertState.OPENED,
-            reason,
+            self._reason(),
             "A plan follows, then its actions." if acts else "A plan follows; the policy lets nothing be changed.",
         )
-        incident = await self._file.remember(alerted_at=alerted_at)
-        await self._practice.ports.permits.report(unhealthy=True)
-        return incident
 
     async def _plan(self, observation: Observation) -> Plan | None:
         """A new plan; the one that a person granted, if one did."""
@@ -179,13 +204,10 @@ class Treatment:
 
     async def _decided(self, decision: Decision, observation: Observation, plan: Plan | None = None) -> Verdict:
         if isinstance(decision, Go):
-            chosen = decision.plan
-            if self._cause.authority is Authority.APPROVAL and not await self._approvals.use():
-                return SETTLED
-            outcome = await self._execution.run(decision, observation, lambda: self._situation(observation, chosen))
-            return outcome if isinstance(outcome, Verdict) else await self._decided(outcome, observation, plan)
+            return await self._run(decision, observation, plan)
         if isinstance(decision, NeedsApproval):
-            return await self._approvals.ask(decision.plan, observation)
+            asked = await self._approvals.ask(decision.plan, observation)
+            return asked if isinstance(asked, Verdict) else await self._refuse(asked, {})
         fields = {}
         if plan is not None:
             fields["plan"] = plan.summary(self._practice.remedy.name, self._case.target, observation.gap)
@@ -193,9 +215,27 @@ class Treatment:
             return await self._wait(decision, fields)
         return await self._refuse(decision, fields)
 
+    async def _run(self, go: Go, observation: Observation, plan: Plan | None) -> Verdict:
+        def situation() -> Situation:
+            return self._situation(observation, go.plan)
+
+        outcome = await self._execution.run(go, observation, situation, self._use)
+        if isinstance(outcome, NeedsApproval):
+            outcome = ask(self._situation(observation), outcome.plan)
+        return outcome if isinstance(outcome, Verdict) else await self._decided(outcome, observation, plan)
+
+    async def _use(self) -> bool:
+        return self._cause.authority is not Authority.APPROVAL or await self._approvals.use()
+
     def _told_before(self, rule: str) -> bool:
+        """Whether it was told since the last attempt; a person who asked is always told."""
         incident = self._file.incident
-        return not self._cause.authority.person and incident is not None and incident.refusal == rule
+        return not self._asked and incident is not None and rule in incident.refusals
+
+    def _note_told(self, rule: str) -> None:
+        incident = self._file.incident
+        if incident is not None and rule not in incident.refusals:
+            self._file.note(refusals=(*incident.refusals, rule))
 
     async def _wait(self, wait: Wait, fields: dict[str, Any]) -> Verdict:
         acts = self._policy.mode.rank >= Mode.APPROVE.rank
@@ -207,7 +247,7 @@ class Treatment:
                 **fields,
             )  # fmt: skip
             await self._file.tell(Step.DEFERRED, text, outcome=Outcome.DEFERRED, final=True, **fields)
-            self._file.note(refusal=wait.rule)
+            self._note_told(wait.rule)
         await self._file.remember()
         return Verdict(look_again=wait.until if acts else None)
 
@@ -215,31 +255,15 @@ class Treatment:
         if not self._told_before(refuse.rule):
             text = f"refused by {refuse.rule}: limit {refuse.limit}, seen {refuse.seen}; {refuse.hint}"
             await self._file.refused(refuse.rule, refuse.limit, refuse.seen, text, **fields)
-            if not self._cause.authority.person:
+            if not self._asked:
                 await self._tell_people(refuse, f"{self._case.target}: {text}")
-                self._file.note(refusal=refuse.rule)
+                self._note_told(refuse.rule)
         await self._file.remember()
         return Verdict(look_again=refuse.until)
 
     async def _tell_people(self, refuse: Refuse, title: str) -> None:
         """Once per incident and rule; about a storm once among all hosts."""
-        if refuse.rule != "storm":
+        if refuse.rule == "storm":
+            await group.storm(self._practice, self._file, refuse, title)
+        else:
             await self._file.alert(Severity.WARNING, AlertState.REFUSED, title, refuse.hint)
-            return
-        fleet = self._practice.ports.permits.view(self._practice.clock.now())
-        unhealthy = len(fleet.unhealthy)
-        if await self._practice.ports.permits.storm(begins=True, unhealthy=unhealthy, members=fleet.members):
-            await self._file.audit(Step.STORM, rule="storm", limit=refuse.limit, seen=refuse.seen, text=title)
-            title = f"{unhealthy} of {fleet.members} hosts are unhealthy at once: {self._practice.remedy.title}"
-            await self._file.alert(Severity.CRITICAL, AlertState.STORM, title, refuse.hint)
-
-    async def _storm_over(self) -> None:
-        """The first host that sees few enough unhealthy ones tells people, once among all hosts."""
-        permits = self._practice.ports.permits
-        fleet = permits.view(self._practice.clock.now())
-        if is_storm(self._policy.fleet, fleet.members, len(fleet.unhealthy)) or not await permits.storm(begins=False):
-            return
-        title = f"the storm is over: {len(fleet.unhealthy)} of {fleet.members} hosts are unhealthy"
-        await self._file.alert(
-            Severity.INFO, AlertState.RESOLVED, title, "What is left is healed, few hosts at a time."
-        )

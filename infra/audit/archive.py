@@ -128,7 +128,7 @@ async def _same_as_stream(bus: Bus, directory: Path) -> None:
             if stored.sequence > last:
                 break
             digest.update(line_of(stored))
-    if found.manifest["files"][RECORDS]["sha256"] != digest.hexdigest():
+    if found.digest_of(RECORDS) != digest.hexdigest():
         raise ArchiveFailed(
             f"{directory} exists already and is not an archive of what the stream begins with now (message"
             f" #{usage.first_sequence}); nothing was removed. Name another directory"
@@ -193,9 +193,10 @@ async def _bury(bus: Bus, order: Order, writer: Writer, data: Mapping[str, Any],
     )  # fmt: skip
     await writer.stop()
     async for stored in bus.read(StreamName.AUDIT, f"ansai.audit.*.{FUNCTION}.*"):
-        if stored.sequence > last and any(claim.archive == data["archive"] for claim in claims_in(stored)):
-            if await bus.last(f"ansai.checkpoint.{chain_of(stored.subject)}") is not None:
-                return stored.sequence
+        if stored.sequence <= last or all(claim.archive != data["archive"] for claim in claims_in(stored)):
+            continue
+        if await bus.last(f"ansai.checkpoint.{chain_of(stored.subject)}") is not None:
+            return stored.sequence
     raise ArchiveFailed(
         "the tombstone or its checkpoint was not found in the streams after it was stored; nothing was removed."
         f" See what is wrong with: ansai audit verify; then run the same command again for {order.directory}"

@@ -48,6 +48,12 @@ class Export:
         first, last = self.manifest.get("first_sequence"), self.manifest.get("last_sequence")
         return (first, last) if isinstance(first, int) and isinstance(last, int) else (0, 0)
 
+    def digest_of(self, name: str) -> object:
+        """What the manifest says about a file; None when it says nothing."""
+        files = self.manifest.get("files")
+        said = files.get(name) if isinstance(files, dict) else None
+        return said.get("sha256") if isinstance(said, dict) else None
+
     @property
     def messages(self) -> int:
         counts = self.manifest.get("counts")

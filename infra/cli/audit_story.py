@@ -173,9 +173,9 @@ _HEADLINES: dict[Step, Callable[[AuditRecord], str]] = {
     Step.REFUSED: lambda record: f"not done: refused {_rule(record)}",
     Step.DEFERRED: lambda record: f"put off {_rule(record)}",
     Step.WOULD: lambda record: _with_gap(f"a dry run, nothing was changed: {record.text or 'see the plan'}", record),
-    Step.REQUESTED: lambda record: f"approval was asked for: {record.text} (plan {record.plan_hash[:12]})",
-    Step.GRANTED: lambda record: f"granted: {record.text or _by(record)} (plan {record.plan_hash[:12]})",
-    Step.DENIED: lambda record: f"denied: {record.text or _by(record)} (plan {record.plan_hash[:12]})",
+    Step.REQUESTED: lambda record: f"{record.text or 'approval was asked for'} (plan {record.plan_hash[:12]})",
+    Step.GRANTED: lambda record: f"{record.text or _by(record) + ' granted it'} (plan {record.plan_hash[:12]})",
+    Step.DENIED: lambda record: f"{record.text or _by(record) + ' denied it'} (plan {record.plan_hash[:12]})",
     Step.FROZEN: lambda record: f"frozen by {_by(record)}: {record.text}",
     Step.THAWED: lambda record: f"no longer frozen, by {_by(record)}: {record.text}",
     Step.FAILED: lambda record: f"failed: {record.text}",
@@ -192,7 +192,8 @@ def _details(record: AuditRecord) -> tuple[str, ...]:
     if record.plan is not None and record.step in {Step.PLANNED, Step.WOULD, Step.REQUESTED}:
         details += _plan(record.plan)
     if record.step in {Step.REFUSED, Step.DEFERRED} and record.rule and record.text:
-        details.append(record.text)
+        repeats = record.text.startswith(f"refused by {record.rule}: limit")  # the headline says it; the hint follows
+        details += [text for text in [record.text.partition("; ")[2] if repeats else record.text] if text]
     if record.report is not None:
         details += [
             f"{rung.title}: {rung.outcome}, {rung.done:,} of {rung.candidates:,} done, freed {amounts(rung.freed)},"

@@ -20,7 +20,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Check the settings file, the ANSAI_… variables and the options; exit with 78 when something is wrong."""
     loaded = invocation(context).loaded
     where = loaded.file or "no settings file; defaults are in force"
-    warnings = [f"{doubt.where}: {doubt.what}" for doubt in doubts(loaded.configuration.custom_actions)]
+    warnings = [f"{doubt.where}: {doubt.what}; {doubt.fix}" for doubt in doubts(loaded.configuration.custom_actions)]
     if as_json:
         print_json({"file": loaded.file, "valid": True, "warnings": warnings})
         return

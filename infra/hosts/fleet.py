@@ -1,7 +1,6 @@
 """The bucket `fleet` as one process knows it: one watch for all, and values that are replaced by compare-and-set."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -9,17 +8,15 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from bus.port import Bucket, Bus, BusError, Entry, KeyValue
+from bus.port import Bucket, Bus, Entry, KeyValue
 from functions.core.ports import NotStored
+from infra.hosts.watching import BucketWatch
 from schemas.remediation import Value
 
 logger = logging.getLogger(__name__)
 
 Kept = TypeVar("Kept", bound=Value)
 Follower = Callable[[Entry], None]
-
-RETRY = 1.0
-"""Seconds until a watch that broke is tried again."""
 
 
 class FleetMirror:
@@ -28,14 +25,17 @@ class FleetMirror:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._bucket: KeyValue | None = None
+        self._watch: BucketWatch | None = None
         self._entries: dict[str, Entry] = {}
         self._followers: list[tuple[str, Follower]] = []
         self._cells: dict[str, Cell[Any]] = {}
-        self._watching: asyncio.Task[None] | None = None
-        self.problem = "it was never read"
-        """why it may be out of date; empty while the watch runs"""
         self.on_problem: list[Callable[[], None]] = []
         """called when `problem` has changed"""
+
+    @property
+    def problem(self) -> str:
+        """Why it may be out of date; empty while the watch runs."""
+        return "it was never read" if self._watch is None else self._watch.problem
 
     @property
     def bucket(self) -> KeyValue:
@@ -46,26 +46,13 @@ class FleetMirror:
     async def start(self) -> None:
         """Return when it holds everything that is stored now. Raises BusError."""
         self._bucket = await self._bus.bucket(Bucket.FLEET)
-        filled = asyncio.Event()
-        first = asyncio.create_task(self._watch(filled))
-        ready = asyncio.create_task(filled.wait())
-        try:
-            await asyncio.wait({first, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if first.done():
-                first.result()
-        except BaseException:
-            first.cancel()
-            raise
-        finally:
-            ready.cancel()
-        self._watching = asyncio.create_task(self._keep_watching(first))
+        self._watch = BucketWatch(self._bucket, "", self._reflect)
+        self._watch.on_problem = self.on_problem
+        await self._watch.start()
 
     async def stop(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
+        if self._watch is not None:
+            await self._watch.stop()
 
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
@@ -86,61 +73,16 @@ class FleetMirror:
             self._cells[key] = Cell(self, key, model)
         return self._cells[key]
 
-    async def _keep_watching(self, watch: asyncio.Task[None]) -> None:
-        try:
-            while True:
-                try:
-                    await watch
-                    self._troubled("its watch has ended")
-                except BusError as error:
-                    self._troubled(str(error))
-                await asyncio.sleep(RETRY)
-                watch = asyncio.create_task(self._watch(asyncio.Event()))
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-
-    async def _watch(self, filled: asyncio.Event) -> None:
-        """One watch, to its end. What it doesn't meet among what is present was deleted while nobody watched."""
-        seen: set[str] = set()
-        present = True
-        async with contextlib.aclosing(_generator(self.bucket)) as entries:
-            async for entry in entries:
-                if entry is None:
-                    for key in self._entries.keys() - seen:
-                        self._reflect(Entry(key, b"", 0, deleted=True))
-                    present = False
-                    self._troubled("")
-                    filled.set()
-                    continue
-                if present:
-                    seen.add(entry.key)
-                self._reflect(entry)
-
-    def _reflect(self, entry: Entry) -> None:
+    def _reflect(self, entry: Entry, first: bool) -> None:
         if entry.deleted:
             self._entries.pop(entry.key, None)
         else:
             self._entries[entry.key] = entry
         if (cell := self._cells.get(entry.key)) is not None:
-            cell.hear(entry)
+            cell.hear(entry, first)
         for prefix, follower in self._followers:
             if entry.key.startswith(prefix):
                 follower(entry)
-
-    def _troubled(self, problem: str) -> None:
-        if problem == self.problem:
-            return
-        if problem:
-            logger.warning("the bucket fleet can't be watched, trying again: %s", problem)
-        self.problem = problem
-        for tell in self.on_problem:
-            tell()
-
-
-def _generator(bucket: KeyValue) -> Any:
-    """The watch over all keys; an asynchronous generator, although the port promises an iterator only."""
-    return bucket.watch()
 
 
 class Cell(Generic[Kept]):
@@ -200,14 +142,11 @@ class Cell(Generic[Kept]):
         await self._mirror.bucket.delete(self.key, self._revision)
         self._take(None)
 
-    def hear(self, entry: Entry) -> None:
-        """What the watch tells."""
-        if entry.deleted:
-            # A deletion that came before what we wrote since is old news.
-            if entry.revision == 0 or entry.revision > self._revision:
-                self._take(None)
-        elif entry.revision > self._revision:
-            self._take(entry)
+    def hear(self, entry: Entry, first: bool) -> None:
+        """What the watch tells. What came before our own last write is old news, but not from another bucket."""
+        another = entry.revision == 0 or (first and entry.revision != self._revision)
+        if another or entry.revision > self._revision:
+            self._take(None if entry.deleted else entry)
 
     def _take(self, entry: Entry | None) -> None:
         self._revision = entry.revision if entry is not None else 0

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from collectors.core.thread import in_daemon_thread
 from functions.core.plan import Plan
-from functions.core.remedy import AnyRemedy, Case, match_target
+from functions.core.remedy import AnyRemedy, Case, is_glob, match_target
 from schemas.facts.files import Fact
 from schemas.probes import ProbeError, Probes
 from schemas.remediation import Gap
@@ -61,8 +61,8 @@ class Preview:
 async def targets(remedy: AnyRemedy, section: Any, probes: Probes, wanted: str | None = None) -> list[str]:
     """The targets of *remedy* here, or those of them that *wanted* names. Raises ProbeError."""
     found = await _in_thread(remedy.name, lambda: remedy.targets(section, probes), READ_TIMEOUT)
-    if wanted is None:
-        return found
+    if wanted is None:  # a glob stands for names that only events bring
+        return [target for target in found if not (remedy.target_globs and is_glob(target))]
     matched = match_target(wanted, found, globs=remedy.target_globs)
     if not matched:
         raise ProbeError(f"{remedy.name} has no target {wanted!r} here; there are {', '.join(found) or 'none'}")

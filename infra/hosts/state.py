@@ -1,14 +1,13 @@
 """The ledger of one function, kept in the bucket `incidents`."""
 
-import asyncio
-import contextlib
 import logging
 
 from pydantic import ValidationError
 
 from bus import subjects
-from bus.port import BusError, Conflict, KeyValue
+from bus.port import BusError, Conflict, Entry, KeyValue
 from functions.core.ports import LedgerConflict, NotStored, Remembered
+from infra.hosts.watching import BucketWatch
 from schemas.incident import Incident
 
 logger = logging.getLogger(__name__)
@@ -24,33 +23,23 @@ class BusLedger:
         self._mirror: dict[str, Incident] = {}
         self._written: dict[str, int] = {}
         """key → the revision that we wrote last: what the watch tells of it is no news"""
-        self._watching: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
+        self._watch = BucketWatch(incidents, subjects.state_prefix(host, function), self._hear)
 
     async def start(self) -> None:
-        """Return when the mirror holds everything that is stored now."""
-        self._watching = asyncio.create_task(self._watch())
-        ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait({self._watching, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if self._watching.done():
-            ready.cancel()
-            self._watching.result()
+        """Return when the mirror holds everything that is stored now. Raises BusError."""
+        await self._watch.start()
 
     async def stop(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError, BusError):
-                await self._watching
+        await self._watch.stop()
 
-    async def _watch(self) -> None:
-        prefix = subjects.state_prefix(self._host, self._function)
-        async for entry in self._incidents.watch(prefix):
-            if entry is None:
-                self._ready.set()
-            elif entry.deleted:
-                self._mirror = {target: each for target, each in self._mirror.items() if self._key(target) != entry.key}
-            elif entry.revision > self._written.get(entry.key, 0):
-                self._reflect(entry.key, entry.value)
+    def _hear(self, entry: Entry, first: bool) -> None:
+        """Of a bucket that was made anew, whose revisions begin again, old keys are deleted at revision 0."""
+        if entry.deleted and entry.revision == 0:
+            self._written.pop(entry.key, None)
+        if entry.deleted:
+            self._mirror = {target: each for target, each in self._mirror.items() if self._key(target) != entry.key}
+        elif first or entry.revision > self._written.get(entry.key, 0):
+            self._reflect(entry.key, entry.value)
 
     def _reflect(self, key: str, value: bytes) -> None:
         try:

@@ -24,7 +24,12 @@ from functions import registry as functions
 from infra.adapters.files.machine import MachineFiles
 from infra.adapters.files.tools import MachineFileTools
 from infra.adapters.packages import PackageCleaner, Packages
+from infra.audit.keys import Keyring
+from infra.audit.online import verify_stream
+from infra.audit.trust import local_keys
 from infra.cli import tables
+from infra.cli.audit_verify import progress
+from infra.cli.audit_verify import show as show_verification
 from infra.cli.lines import audit_text, line_of, read
 from infra.cli.plan_view import bar
 from infra.cli.reports import report as report_view
@@ -34,8 +39,9 @@ from infra.hosts.local import LocalProbes, LocalTools
 from infra.hosts.station import station
 from infra.simulate.namespace import run_apart
 from infra.simulate.registry import Scenario
-from schemas.audit import ActionEvent, AuditRecord
+from schemas.audit import ActionEvent, AuditSegment
 from schemas.remediation import Mode, Report
+from schemas.settings.bus import state_directory
 from schemas.settings.disk import df_percent
 from schemas.settings.root import Configuration
 from schemas.units import show_size
@@ -173,6 +179,11 @@ async def heal(console: Console, volume: Path, configuration: Configuration, mac
         console.print(Rule("the audit trail"))
         rows = [(str(record.sequence), record.step.value, audit_text(record)) async for record in _records(running.bus)]
         console.print(tables.table((">no", "step", "what"), rows))
+        console.print(Rule("ansai audit verify"))
+        audit = state_directory() / "audit"
+        trust = local_keys(HOST, Keyring(audit / "keys"))
+        with progress("verifying") as told:
+            show_verification(await verify_stream(running.bus, trust, audit / "heads", told))
     console.print(Text.assemble("afterwards  ", fullness(volume)))
     return show.report is not None and show.report.gap_after.closed
 
@@ -180,8 +191,9 @@ async def heal(console: Console, volume: Path, configuration: Configuration, mac
 async def _records(bus: Any) -> Any:
     async for message in bus.read(StreamName.AUDIT, "ansai.audit.>"):
         event = read(message.body)
-        if event is not None and isinstance(event.data, AuditRecord):
-            yield event.data
+        if event is not None and isinstance(event.data, AuditSegment):
+            for record in event.data.records:
+                yield record
 
 
 def main(directory: Path) -> int:

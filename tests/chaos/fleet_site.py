@@ -18,7 +18,7 @@ from infra.audit.findings import Verification
 from infra.audit.keys import Keyring
 from infra.audit.online import verify_stream
 from infra.audit.trust import Trust, local_keys
-from infra.hosts.function_host import FunctionHost, Machine
+from infra.hosts.function_host import FunctionHost, Machine, process_name
 from schemas.alert import Alert, AlertState
 from schemas.audit import AuditRecord, Step
 from schemas.clock import Clock, SystemClock
@@ -124,21 +124,36 @@ def draining(actions: int = 100, kind: type[Drain] = Drain) -> AnyRemedy:
 
 
 class SetClock:
-    """Runs *scale* times as fast as the machine's; `jump` sets its wall time, of which the steady one knows nothing."""
+    """Runs *scale* times as fast as the machine's.
+
+    `advance` lets time pass at once; `jump` sets the wall time only, of which the steady one knows nothing.
+    """
 
     def __init__(self, scale: float = 1.0, begin: datetime | None = None) -> None:
         self._scale = scale
         self._wall = begin or datetime.now(UTC)
-        self._began = time.monotonic()
+        self._passed = 0.0
+        self._real = time.monotonic()
+        self._moved = asyncio.Event()
 
     def now(self) -> datetime:
         return self._wall + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        return (time.monotonic() - self._began) * self._scale
+        return self._passed + (time.monotonic() - self._real) * self._scale
 
     async def sleep(self, duration: timedelta) -> None:
-        await asyncio.sleep(max(0.0, duration.total_seconds()) / self._scale)
+        until = self.monotonic() + duration.total_seconds()
+        await asyncio.sleep(0)
+        while (left := until - self.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left / self._scale):
+                    await self._moved.wait()
+
+    def advance(self, by: timedelta) -> None:
+        self._passed += by.total_seconds()
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     def jump(self, by: timedelta) -> None:
         self._wall += by
@@ -229,6 +244,12 @@ class Site:
             for each in found
             if (not states or each.state in states) and saying in f"{each.title} {each.text} {each.next}"
         ]
+
+    async def answered(self, host: str = HOST) -> bool:
+        """Every health event about that host was delivered and acknowledged."""
+        name = subjects.durable(f"{host}-{process_name([FUNCTION])}")
+        told = await self.bus._outbox.api(f"CONSUMER.INFO.HEALTH.{name}")
+        return told["num_pending"] == 0 and told["num_ack_pending"] == 0
 
     async def bucket(self, name: Bucket) -> KeyValue:
         return await self.bus.bucket(name)

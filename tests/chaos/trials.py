@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import sys
@@ -74,6 +75,10 @@ class Process:
                 (await self._signal(signal.SIGTERM))
         return await self.code()
 
+    async def ready(self) -> bool:
+        """Whether it consumes."""
+        return Path(self.job.directory, f"ready-{await self.pid()}").exists()
+
     async def resume(self) -> None:
         await self._signal(signal.SIGCONT)
 
@@ -83,8 +88,6 @@ class Process:
         return bool(tasks) and all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     async def _signal(self, number: signal.Signals) -> None:
-        import os
-
         os.kill(await self.pid(), number)
 
 
@@ -205,7 +208,7 @@ class Range:
             async with asyncio.timeout(WITHIN):
                 while not process.ended:
                     self.changed.clear()
-                    if self.over(process.job.host) and await self.settled(process.job.host):
+                    if await process.ready() and self.over(process.job.host) and await self.settled(process.job.host):
                         return True
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.1):

@@ -13,6 +13,7 @@ answered, a value that is stored, the fence, a part of an effect. Nothing in the
 import asyncio
 import ctypes
 import gc
+import importlib
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 import functions.core.engine
 from bus import pull
@@ -186,6 +189,7 @@ async def serve(job: Job) -> None:
     )  # fmt: skip
     try:
         await host.start()
+        (directory / f"ready-{os.getpid()}").touch()
         await terminated.wait()
     finally:
         await host.stop()
@@ -249,14 +253,26 @@ class Nursery:
             del self._jobs[pid]
 
 
+def prepare() -> None:
+    """What each process would do for itself at its start: import what is imported late, and build the models."""
+    for name in ("cryptography.hazmat.primitives.asymmetric.ed25519", "nats.js"):
+        importlib.import_module(name)
+    waiting = BaseModel.__subclasses__()
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        model.model_rebuild()
+    gc.freeze()
+
+
 def main() -> None:
+    prepare()
     nursery = Nursery()
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
     os.set_blocking(theirs, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    gc.freeze()
     buffered = b""
     while True:
         readable, _, _ = select.select([0, ours], [], [])

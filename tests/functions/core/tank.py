@@ -117,6 +117,13 @@ class Setting(Pour):
     action: Literal["setting"] = "setting"
 
 
+class Restart(Drain):
+    """Something is shortly away."""
+
+    risk: ClassVar[Risk] = Risk.AVAILABILITY
+    action: Literal["restart"] = "restart"
+
+
 class Blast(Drain):
     """Neither repeatable nor to be taken back."""
 
@@ -147,7 +154,7 @@ def remedy(
 
     return Remedy(
         name="water.drain", title="Drain full tanks", section_name="water_monitoring", section=TankSettings,
-        listens=(TankHealth,), actions=(Drain, Pour, Setting, Blast),
+        listens=(TankHealth,), actions=(Drain, Pour, Setting, Restart, Blast),
         targets=lambda settings, probes: [f"tank:{name}" for name in probes.water],
         observe=observe,
         gap=lambda case, seen: Gap(amount=seen.water - case.settings.limit, unit="litres"),
@@ -258,6 +265,7 @@ class MemoryPermits:
 
 @dataclass
 class MemoryPlans:
+    clock: "HandClock"
     waiting: dict[tuple[str, str], PendingPlan] = field(default_factory=dict)
     largest: int = 1_000_000
 
@@ -268,7 +276,8 @@ class MemoryPlans:
         self.waiting[plan.target, plan.hash] = PendingPlan.model_validate_json(plan.model_dump_json())
 
     async def get(self, target: str, plan_hash: str) -> PendingPlan | None:
-        return self.waiting.get((target, plan_hash))
+        found = self.waiting.get((target, plan_hash))
+        return found if found is not None and self.clock.now() < found.expires_at else None
 
     async def take(self, target: str, plan_hash: str) -> bool:
         return self.waiting.pop((target, plan_hash), None) is not None
@@ -308,31 +317,41 @@ class HandClock:
     """Time moves when it is told to; sleepers wake when their moment comes."""
 
     def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, tzinfo=UTC)
-        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+        self._set = datetime(2026, 1, 1, tzinfo=UTC)
+        self._steady = timedelta(0)
+        self._sleepers: list[tuple[timedelta, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        self.time += timedelta(microseconds=1)
-        return self.time
+        self._steady += timedelta(microseconds=1)
+        return self._set + self._steady
 
     def monotonic(self) -> float:
-        return self.time.timestamp()
+        return self._steady.total_seconds()
+
+    def jump(self, by: timedelta) -> None:
+        """Somebody sets the clock: nothing has passed."""
+        self._set += by
 
     async def sleep(self, duration: timedelta) -> None:
         if duration <= timedelta(0):
             return await asyncio.sleep(0)
         future = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self.time + duration, future))
+        self._sleepers.append((self._steady + duration, future))
         return await future
 
     def waiting(self) -> bool:
         """Somebody sleeps."""
+        self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[1].done()]
         return bool(self._sleepers)
 
+    def next_wake(self) -> timedelta:
+        """Until the first sleeper wakes."""
+        return min(due for due, _ in self._sleepers) - self._steady
+
     def advance(self, duration: timedelta) -> None:
-        self.time += duration
-        due = [sleeper for sleeper in self._sleepers if sleeper[0] <= self.time]
-        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self.time]
+        self._steady += duration
+        due = [sleeper for sleeper in self._sleepers if sleeper[0] <= self._steady]
+        self._sleepers = [sleeper for sleeper in self._sleepers if sleeper[0] > self._steady]
         for _, future in due:
             if not future.done():
                 future.set_result(None)
@@ -359,9 +378,9 @@ class Plant:
         self.fence = MemoryFence()
         self.brake = MemoryBrake()
         self.permits = MemoryPermits()
-        self.plans = MemoryPlans()
-        self.story = MemoryStory()
         self.clock = HandClock()
+        self.plans = MemoryPlans(self.clock)
+        self.story = MemoryStory()
         self.remedy = treatment
         self.policy = EffectivePolicy.model_validate({**EAGER, "mode": mode, **policy})
         self.engine = self.new_engine()

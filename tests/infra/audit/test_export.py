@@ -92,7 +92,10 @@ async def test_a_reader_in_another_language_finds_what_it_needs(site, tmp_path):
     """Everything by hand, as docs/audit.md describes it: lines, chain, head, signature, checkpoint."""
     await site.export(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    public = {fingerprint(bytes.fromhex(key)): key for key in json.loads((tmp_path / "out" / KEYS).read_text())["public"].values()}  # noqa: E501
+    public = {
+        fingerprint(bytes.fromhex(key)): key
+        for key in json.loads((tmp_path / "out" / KEYS).read_text())["public"].values()
+    }
     heads: dict[str, str] = {}
     for line in (tmp_path / "out" / RECORDS).read_text().splitlines():
         message = json.loads(line)
@@ -307,7 +310,7 @@ def equal(one: bytes, two: bytes) -> bool:
 
 
 FILES = st.sampled_from([RECORDS, CHECKPOINTS, KEYS, MANIFEST])
-PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @PROPERTY

@@ -102,7 +102,7 @@ def test_a_changed_message_is_found_and_its_first_bad_record_named(trail, change
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"[]", b"\x00\xff", b'{"type": "ansai.audit.v1"}', b'{"type": "ansai.audit.v1", "data": {"first": NaN}}',
+        b"", b"{", b"[]", b"\x00\xff", b'{"type": "ansai.audit.v1"}', b'{"type": "ansai.audit.v1", "data": {"a": NaN}}',
         b'{"a": 1, "a": 2}', b"[" * 100_000, b'{"type": "ansai.action.v1", "data": {}}', b"1" * 5_000,
     ],
 )  # fmt: skip

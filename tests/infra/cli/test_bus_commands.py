@@ -33,10 +33,10 @@ def health(reason: str = "/var is 91 % full") -> Event[DiskPressure]:
 
 
 @pytest.fixture
-async def story(bus):
-    told = BusStory(bus, bus, HOST, "emitter-1")
+async def story(bus, tmp_path):
+    told = BusStory(bus, bus, HOST, "emitter-1", state=tmp_path / "state" / "ansai" / "audit")
     yield told
-    await told.flush()
+    await told.stop()
 
 
 @pytest.fixture
@@ -116,35 +116,40 @@ async def test_the_audit_trail_is_listed_oldest_first(server, audited, ansai_bes
     shown = await ansai_beside("audit", "list", "--json", "--bus", server)
 
     records = json.loads(shown.out)
-    assert [record["step"] for record in records] == ["opened", "would", "opened", "would"]
-    assert [record["sequence"] for record in records] == [1, 2, 3, 4]
+    assert [record["step"] for record in records] == ["began", "opened", "would", "opened", "would"]
+    assert [record["place"] for record in records] == ["1.1", "1.2", "2", "3", "4"]
+    assert [record["sequence"] for record in records] == [1, 2, 3, 4, 5], "numbered within the chain"
 
 
 @pytest.mark.parametrize(
-    ("filters", "numbers"),
+    ("filters", "places"),
     [
-        (["--target", "bytes:/srv"], [3, 4]),
-        (["--incident", "a" * 24], [1, 2]),
-        (["--correlation", "c2"], [3, 4]),
-        (["--function", FUNCTION, "--limit", "1"], [4]),
+        (["--target", "bytes:/srv"], ["3", "4"]),
+        (["--incident", "a" * 24], ["1.2", "2"]),
+        (["--correlation", "c2"], ["3", "4"]),
+        (["--function", FUNCTION, "--limit", "1"], ["4"]),
         (["--function", "disk.other"], []),
-        (["--since", "1 h"], [1, 2, 3, 4]),
+        (["--since", "1 h"], ["1.1", "1.2", "2", "3", "4"]),
     ],
 )
-async def test_the_audit_trail_can_be_narrowed(server, audited, ansai_beside, filters, numbers):
+async def test_the_audit_trail_can_be_narrowed(server, audited, ansai_beside, filters, places):
     shown = await ansai_beside("audit", "list", "--json", "--bus", server, *filters)
 
-    assert [record["sequence"] for record in json.loads(shown.out)] == numbers
+    assert [record["place"] for record in json.loads(shown.out)] == places
 
 
 async def test_a_record_and_a_whole_incident_can_be_shown(server, audited, ansai_beside):
     one = await ansai_beside("audit", "show", "3", "--bus", server)
+    second = await ansai_beside("audit", "show", "1.2", "--json", "--bus", server)
+    both = await ansai_beside("audit", "show", "1", "--json", "--bus", server)
     story = await ansai_beside("audit", "show", "b" * 24, "--json", "--bus", server)
     none = await ansai_beside("audit", "show", "99", "--bus", server)
 
     assert "bytes:/srv" in one.out
     assert "it is full" in one.out
     assert [record["step"] for record in json.loads(story.out)] == ["opened", "would"]
+    assert [record["step"] for record in json.loads(second.out)] == ["opened"]
+    assert [record["step"] for record in json.loads(both.out)] == ["began", "opened"]
     assert none.code == 1
     assert "no record, incident or correlation '99'" in none.err
 
@@ -154,7 +159,7 @@ async def test_what_is_no_record_is_told_and_passed_by(server, bus, audited, ans
 
     shown = await ansai_beside("audit", "list", "--json", "--bus", server)
 
-    assert len(json.loads(shown.out)) == 4
+    assert len(json.loads(shown.out)) == 5
     assert shown.err == "ansai: #5 on ansai.audit.web-1.disk.free_space.emitter-1 is no audit record\n"
 
 

@@ -157,7 +157,7 @@ class Breakable:
 
 
 async def test_a_watch_that_broke_freezes_until_it_is_there_again(site, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("infra.hosts.fleet.RETRY", 0.05)  # seconds
+    monkeypatch.setattr("infra.hosts.watching.RETRY", 0.05)  # seconds
     bus = Breakable(await site.join())
     held = await brake(site, tmp_path, bus=bus)
     await freeze_key(site, b"before")
