@@ -6,9 +6,10 @@ Nothing is imported before it is asked for.
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
+from functions.core.entries import installed_entries
 from functions.core.remedy import AnyRemedy, Remedy
 from schemas import registry as messages
 from schemas.health import Health
@@ -17,9 +18,6 @@ from schemas.settings.custom import CustomAction
 FUNCTIONS = {
     "disk.free_space": "functions.disk.free_space:REMEDY",
 }
-
-GROUP = "ansai.functions"
-"""Installed packages bring functions of their own as entry points of this group: name = module:REMEDY."""
 
 CUSTOM = "functions.custom.remedy:remedy_of"
 """What makes a function of an entry of `custom_actions`."""
@@ -93,9 +91,8 @@ def health_model(name: str) -> type[Health]:
 
 
 def _installed() -> dict[str, EntryPoint]:
-    """Those that can be reached: names of ours and of the configuration are not theirs to take."""
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    return {name: entry for name, entry in found.items() if name not in FUNCTIONS}
+    """Without those that want a name of ours, which is not theirs to take."""
+    return {name: entry for name, entry in installed_entries().items() if name not in FUNCTIONS}
 
 
 def _load(entry: EntryPoint) -> AnyRemedy:

@@ -8,7 +8,7 @@ from infra.audit.findings import Kind, Problem
 from infra.audit.form import record_hash
 from infra.audit.reading import SegmentSeen
 
-REMEMBERED = 4096
+REMEMBERED = 256
 """Segments of a chain by which a repeated one is told from a forged one."""
 
 Begins = Mapping[int, str]

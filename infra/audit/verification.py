@@ -77,6 +77,10 @@ class Verifier:
                 self._begins.setdefault(name, {}).setdefault(sequence, head)
         self._anchors = list(anchors)
         self._checkpoints: list[CheckpointSeen] = []
+        self._wanted: dict[str, set[int]] = {}
+        """chain → numbers of the records that somebody vouches for"""
+        for anchor in self._anchors:
+            self._wanted.setdefault(anchor.chain, set()).add(anchor.sequence)
         self._chains: dict[str, ChainSeen] = {}
         self._broken: set[str] = set()
         self._signers: dict[tuple[str, str], Problem] = {}
@@ -95,9 +99,12 @@ class Verifier:
     def checkpoint(self, stored: Stored) -> None:
         """All of them come before the first message."""
         try:
-            self._checkpoints.append(checkpoint(stored))
+            seen = checkpoint(stored)
         except NoRecord as error:
             self._problem(Problem(Kind.BAD_CHECKPOINT, f"#{stored.sequence} of the checkpoints is none: {error}"))
+            return
+        self._checkpoints.append(seen)
+        self._wanted.setdefault(seen.chain, set()).add(seen.sequence)
 
     def message(self, stored: Stored) -> None:
         """The next one of the stream."""
@@ -136,10 +143,8 @@ class Verifier:
         self._last_sequence, self._last_at = max(last, stored.sequence), stored.stored_at.isoformat()
 
     def _begin(self, taken: SegmentSeen) -> ChainSeen:
-        wanted = {each.sequence for each in self._anchors if each.chain == taken.chain}
-        wanted |= {each.sequence for each in self._checkpoints if each.chain == taken.chain}
         begins = self._begins.get(taken.chain, {})
-        return ChainSeen(taken, begins, frozenset(wanted | set(begins)))
+        return ChainSeen(taken, begins, frozenset(self._wanted.get(taken.chain, set()) | set(begins)))
 
     def _learn_keys(self, taken: SegmentSeen) -> None:
         """Public halves prove themselves by their fingerprint; whether they are trusted is another question."""

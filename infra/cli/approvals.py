@@ -26,7 +26,9 @@ from schemas.settings.bus import BusSettings
 from schemas.text import show_path
 from schemas.units import show_duration
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at plans that wait for you, and answer.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Look at plans that wait for you, and grant or deny them."
+)
 
 SHORT = 12
 """Digits of a hash that are shown; any beginning that is unique will do."""

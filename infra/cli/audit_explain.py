@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from infra.cli.audit_entries import entries
@@ -58,15 +60,16 @@ def _print(story: Story) -> None:
         if value:
             screen.print(Text.assemble((f"  {name:<9}", "dim"), value))
     screen.print()
+    told = Table.grid(padding=(0, 2))
     for sentence in story.sentences:
-        moment = sentence.at.astimezone().strftime("%m-%d %H:%M:%S")
-        style = STYLES.get(sentence.step.value, "")
-        screen.print(Text.assemble((f"  {moment}  ", "dim"), (sentence.text, style)))
+        moment = Text(f"  {sentence.at.astimezone():%m-%d %H:%M:%S}", style="dim")
+        told.add_row(moment, Text(sentence.text, style=STYLES.get(sentence.step.value, "")))
         for detail in sentence.details:
-            screen.print(Text(f"                    {detail}", style="dim"))
+            told.add_row("", Padding(Text(detail, style="dim"), (0, 0, 0, 2)))
+    screen.print(told)
     screen.print()
     screen.print(Text("  What was not done, and why" if story.not_done else "  Nothing was left undone.", style="bold"))
     for line in story.not_done:
-        screen.print(Text(f"    {line}"))
+        screen.print(Padding(Text(line), (0, 0, 0, 4)))
     screen.print(Text.assemble(("  How it stands  ", "bold"), story.ending))
     screen.print()

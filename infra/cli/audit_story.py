@@ -161,6 +161,10 @@ def _rule(record: AuditRecord) -> str:
     return f"by the rule {record.rule}{figures}"
 
 
+def _hash(record: AuditRecord) -> str:
+    return f" (plan {record.plan_hash[:12]})" if record.plan_hash else ""
+
+
 def _with_gap(words: str, record: AuditRecord) -> str:
     return f"{words} ({gap_text(record.gap)})" if record.gap is not None else words
 
@@ -169,13 +173,13 @@ _HEADLINES: dict[Step, Callable[[AuditRecord], str]] = {
     Step.RECEIVED: lambda record: f"{_by(record)} asked{': ' + record.text if record.text else ''}",
     Step.STALE: lambda record: f"too old to act upon: {record.text}",
     Step.OPENED: lambda record: _with_gap(f"seen: {record.text}", record),
-    Step.PLANNED: lambda record: f"planned: {record.text} (plan {record.plan_hash[:12]})",
+    Step.PLANNED: lambda record: f"planned: {record.text}{_hash(record)}",
     Step.REFUSED: lambda record: f"not done: refused {_rule(record)}",
     Step.DEFERRED: lambda record: f"put off {_rule(record)}",
     Step.WOULD: lambda record: _with_gap(f"a dry run, nothing was changed: {record.text or 'see the plan'}", record),
-    Step.REQUESTED: lambda record: f"{record.text or 'approval was asked for'} (plan {record.plan_hash[:12]})",
-    Step.GRANTED: lambda record: f"{record.text or _by(record) + ' granted it'} (plan {record.plan_hash[:12]})",
-    Step.DENIED: lambda record: f"{record.text or _by(record) + ' denied it'} (plan {record.plan_hash[:12]})",
+    Step.REQUESTED: lambda record: f"{record.text or 'approval was asked for'}{_hash(record)}",
+    Step.GRANTED: lambda record: f"{record.text or _by(record) + ' granted it'}{_hash(record)}",
+    Step.DENIED: lambda record: f"{record.text or _by(record) + ' denied it'}{_hash(record)}",
     Step.FROZEN: lambda record: f"frozen by {_by(record)}: {record.text}",
     Step.THAWED: lambda record: f"no longer frozen, by {_by(record)}: {record.text}",
     Step.FAILED: lambda record: f"failed: {record.text}",

@@ -150,8 +150,8 @@ def _moment(text: str) -> str:
 
 def _verdict(found: Verification) -> Text:
     held = (
-        f"{found.records:,} records in {found.messages:,} messages, {len(found.chains):,} chains,"
-        f" {found.checkpoints:,} checkpoints"
+        f"{_count(found.records, 'record')} in {_count(found.messages, 'message')},"
+        f" {_count(len(found.chains), 'chain')}, {_count(found.checkpoints, 'checkpoint')}"
     )
     if not found.ok:
         first = found.problems[0]
@@ -163,3 +163,7 @@ def _verdict(found: Verification) -> Text:
     keys = ", ".join(f"{key[:12]} of {host}" for host, key in found.keys)
     span = f"#{found.first_sequence} of {_moment(found.first_at)} to #{found.last_sequence} of {_moment(found.last_at)}"
     return Text.assemble(("WHOLE. ", "bold green"), f"{held}, from {span}, signed by {keys}.")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -28,7 +28,7 @@ from schemas.freeze import Freeze
 from schemas.settings.policy import SYSTEM_FREEZE_FILE
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Stop all functions from beginning anything, or let them go on."
+    rich_markup_mode=None, no_args_is_help=True, help="Stop every function from beginning anything, or let them go on."
 )
 
 FUNCTION = "operator.freeze"

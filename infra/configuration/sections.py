@@ -1,14 +1,19 @@
 """The whole settings file's model: our sections, and one for each function that an installed package brings."""
 
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, create_model
 
-from functions import registry
-from functions.core.remedy import AnyRemedy
+from functions.core.entries import installed_entries
 from schemas.settings.base import Settings
 from schemas.settings.root import Configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from functions.core.remedy import AnyRemedy
 
 
 class BadSection(Exception):
@@ -17,6 +22,10 @@ class BadSection(Exception):
 
 def configuration_type() -> type[Configuration]:
     """`Configuration`, with the sections of installed functions as further keys. Raises BadSection."""
+    if not installed_entries():
+        return Configuration
+    from functions import registry  # with it comes all that functions are made of
+
     try:
         return extended(registry.installed())
     except registry.BadFunction as error:

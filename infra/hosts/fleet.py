@@ -125,7 +125,11 @@ class Cell(Generic[Kept]):
 
     async def read(self) -> Kept | None:
         """As it is stored now. Raises NotStored when it can't be read, BusError."""
-        self._take(await self._mirror.bucket.get(self.key))
+        before = self._revision
+        entry = await self._mirror.bucket.get(self.key)
+        # The watch may have told of a newer one meanwhile; and in a cluster, the one who answered may lag behind it.
+        if (entry is None and self._revision == before) or (entry is not None and entry.revision > self._revision):
+            self._take(entry)
         return self.latest()
 
     async def replace(self, value: Kept) -> None:
@@ -135,12 +139,15 @@ class Cell(Generic[Kept]):
             revision = await self._mirror.bucket.update(self.key, body, self._revision)
         else:
             revision = await self._mirror.bucket.create(self.key, body)
-        self._revision, self._value, self._damage, self.arrived = revision, value, "", time.monotonic()
+        if revision > self._revision:  # else the watch was faster, and has told of somebody's next one already
+            self._revision, self._value, self._damage, self.arrived = revision, value, "", time.monotonic()
 
     async def remove(self) -> None:
         """Raises Conflict when it is another one by now, BusError."""
-        await self._mirror.bucket.delete(self.key, self._revision)
-        self._take(None)
+        before = self._revision
+        await self._mirror.bucket.delete(self.key, before)
+        if self._revision == before:
+            self._take(None)
 
     def hear(self, entry: Entry, first: bool) -> None:
         """What the watch tells. What came before our own last write is old news, but not from another bucket."""

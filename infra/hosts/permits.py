@@ -28,7 +28,7 @@ SLOT_TIME = timedelta(seconds=60)
 """A holder that has not renewed its slot for this long has died."""
 PATIENCE = 10.0
 """Seconds of conflicts with other hosts until taking a slot is given up; as long as publishing is tried."""
-TOUCH_RETRY = timedelta(minutes=1)
+TOUCH_RETRY = timedelta(seconds=5)
 _RENEW_RETRY = 1.0  # seconds
 _NOBODY_SERVES = "no slot is taken: the process is stopping, or has not started"
 

@@ -21,8 +21,8 @@ class BusLedger:
         self._host = host
         self._function = function
         self._mirror: dict[str, Incident] = {}
-        self._written: dict[str, int] = {}
-        """key → the revision that we wrote last: what the watch tells of it is no news"""
+        self._known: dict[str, int] = {}
+        """key → the revision that we wrote or heard of last: what is older is no news"""
         self._watch = BucketWatch(incidents, subjects.state_prefix(host, function), self._hear)
 
     async def start(self) -> None:
@@ -34,11 +34,12 @@ class BusLedger:
 
     def _hear(self, entry: Entry, first: bool) -> None:
         """Of a bucket that was made anew, whose revisions begin again, old keys are deleted at revision 0."""
-        if entry.deleted and entry.revision == 0:
-            self._written.pop(entry.key, None)
+        if not first and 0 < entry.revision <= self._known.get(entry.key, 0):
+            return
+        self._known[entry.key] = entry.revision
         if entry.deleted:
             self._mirror = {target: each for target, each in self._mirror.items() if self._key(target) != entry.key}
-        elif first or entry.revision > self._written.get(entry.key, 0):
+        else:
             self._reflect(entry.key, entry.value)
 
     def _reflect(self, key: str, value: bytes) -> None:
@@ -85,5 +86,6 @@ class BusLedger:
             raise LedgerConflict(f"somebody else wrote the incident of {incident.target} first") from error
         except BusError as error:
             raise NotStored(f"the incident of {incident.target} can't be stored: {error}") from error
-        self._mirror[incident.target], self._written[key] = incident, new
+        if new > self._known.get(key, 0):  # else the watch was faster, and has told of somebody's next one already
+            self._mirror[incident.target], self._known[key] = incident, new
         return new

@@ -135,6 +135,7 @@ class SetClock:
         self._passed = 0.0
         self._real = time.monotonic()
         self._moved = asyncio.Event()
+        self._sleepers: list[float] = []
 
     def now(self) -> datetime:
         return self._wall + timedelta(seconds=self.monotonic())
@@ -144,11 +145,20 @@ class SetClock:
 
     async def sleep(self, duration: timedelta) -> None:
         until = self.monotonic() + duration.total_seconds()
-        await asyncio.sleep(0)
-        while (left := until - self.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left / self._scale):
-                    await self._moved.wait()
+        self._sleepers.append(until)
+        try:
+            await asyncio.sleep(0)
+            while (left := until - self.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left / self._scale):
+                        await self._moved.wait()
+        finally:
+            self._sleepers.remove(until)
+
+    @property
+    def due(self) -> bool:
+        """Somebody slept until now, and has not woken up yet."""
+        return any(until <= self.monotonic() for until in self._sleepers)
 
     def advance(self, by: timedelta) -> None:
         self._passed += by.total_seconds()

@@ -7,16 +7,17 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from functions import registry
+from functions.core import entries
 from functions.disk.free_space import REMEDY
 from schemas.disk import DiskPressure
 from tests.functions.custom.entries import entry
 from tests.functions.installed import MODULE
 
 
-def install(monkeypatch, **entries: str) -> None:
+def install(monkeypatch, **values: str) -> None:
     """As if a package were installed that brings functions."""
-    points = [EntryPoint(name.replace("__", "."), value, registry.GROUP) for name, value in entries.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints(points).select(group=group))
+    points = [EntryPoint(name.replace("__", "."), value, entries.GROUP) for name, value in values.items()]
+    monkeypatch.setattr(entries, "entry_points", lambda group: EntryPoints(points).select(group=group))
 
 
 def test_every_name_in_the_table_loads_the_function_of_that_name():

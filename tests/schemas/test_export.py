@@ -13,7 +13,8 @@ from bus import streams, subjects
 from bus.port import StreamName
 from schemas import export, registry
 from schemas.alert import Alert
-from schemas.audit import ActionEvent, AuditRecord, Step
+from schemas.approval import Approval, ApprovalState
+from schemas.audit import ActionEvent, AuditRecord, AuditSegment, Checkpoint, Step
 from schemas.disk import DiskPressure
 from schemas.envelope import Event
 from schemas.facts.files import Resource
@@ -33,9 +34,23 @@ SAMPLES = {
         host="web-1", function="disk.free_space", target="bytes:/var", step=Step.PLANNED, mode=Mode.DRY_RUN, text="…",
         gap=Gap.unknown("bytes", "statvfs hangs"),
     ),
-    "ansai.audit.v1": AuditRecord(
-        emitter="e", sequence=1, at=NOW, host="web-1", function="disk.free_space", step=Step.OPENED, mode=Mode.AUTO,
-        gap=Gap(amount=12, unit="bytes"), items=("a\udcffb",),
+    "ansai.audit.v1": AuditSegment(
+        emitter="e", host="web-1", function="disk.free_space", first=1, last=1, previous="", head="0" * 64, at=NOW,
+        boot="b", key="0" * 64, signature="0" * 128,
+        records=(
+            AuditRecord(
+                emitter="e", sequence=1, at=NOW, host="web-1", function="disk.free_space", step=Step.OPENED,
+                mode=Mode.AUTO, gap=Gap(amount=12, unit="bytes"), items=("a\udcffb",),
+            ),
+        ),
+    ),
+    "ansai.checkpoint.v1": Checkpoint(
+        emitter="e", host="web-1", function="disk.free_space", sequence=9, head="0" * 64, at=NOW, key="0" * 64,
+        signature="0" * 128,
+    ),
+    "ansai.approval.v1": Approval(
+        host="web-1", function="disk.free_space", target="bytes:/var", hash="0" * 64, state=ApprovalState.GRANTED,
+        who="anna",
     ),
     "ansai.alert.v1": Alert(
         host="web-1", function="disk.free_space", target="bytes:/var", severity="critical", state="opened",
@@ -188,6 +203,9 @@ def test_the_channels_are_the_subjects_that_the_bus_builds(document):
         subjects.action("host", name, "step"),
         subjects.audit("host", name, "emitter"),
         subjects.alert("host", name, "severity"),
+        subjects.checkpoint("host", name, "emitter"),
+        subjects.approval("host", name, "requested"),
+        *(subjects.approval("host", name, state, who) for state in ("granted", "denied") for who in (None, "who")),
         subjects.dead_letter(name),
         subjects.heartbeat("host", "component"),
     }
@@ -202,4 +220,4 @@ def test_the_channels_name_the_stream_that_keeps_them():
         subject = re.sub(r"{\w+}", "x", channel.address)
         holders = [name for name, patterns in kept.items() if any(subjects.matches(each, subject) for each in patterns)]
         assert holders == ([channel.stream] if channel.stream else [])
-    assert {channel.stream for channel in export.CHANNELS} - {""} == {name.value for name in StreamName} - {"APPROVAL"}
+    assert {channel.stream for channel in export.CHANNELS} - {""} == {name.value for name in StreamName}

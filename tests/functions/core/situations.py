@@ -57,6 +57,6 @@ def situation(**fields: Any) -> Situation:
     return Situation(
         **{
             "policy": policy(**limits), "incident": incident(**memory), "now": NOW, "gap": GAP,
-            "plan": plan(REVERSIBLE), "planned_at": NOW, **fields,
+            "plan": plan(REVERSIBLE), "planned_at": fields.get("now", NOW), **fields,
         }
     )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 from bus import subjects
 from bus.jetstream import JetStreamBus, connect
-from bus.port import Bus, Conflict, Stored, StreamName, Unavailable
+from bus.port import Bus, Conflict, Rejected, Stored, StreamName, Unavailable
 from functions.core.ports import NotStored
 from infra.audit.findings import Verification
 from infra.audit.keys import Keyring
@@ -71,6 +71,8 @@ class Troubled:
             case "message late":
                 self.held.append(deliver)
                 raise Unavailable("no answer")
+            case "refused":
+                raise Rejected("the stream is full")
             case "arrives now":
                 await self.arrive()
         return await deliver()

@@ -1,5 +1,6 @@
 """Checkpoints of a chain: how often, by whom signed, and that they hold up nothing."""
 
+import asyncio
 from typing import Any
 
 from bus.port import StreamName, Unavailable
@@ -148,6 +149,29 @@ async def test_a_new_key_is_taken_up_with_a_record_that_the_old_one_signs(writer
     assert {each.key for each in await checkpoints(writers)} == {new}
     found = await writers.verify(Trust({HOST: frozenset({old.fingerprint})}, {old.fingerprint: old.public}))
     assert found.problems == ()
+
+
+async def test_what_waits_behind_a_change_of_keys_is_signed_by_the_new_one(writers: Writers):
+    clock, bus = FakeClock(), Troubled(writers.bus)
+    trail = writers.trail(clock=clock, bus=bus)
+    await act(trail, "a")
+    rotation = writers.keyring.rotate()
+    await clock.until_asleep(1)
+    bus.gate.clear()
+    before = asyncio.create_task(act(trail, "before"))
+    await until(lambda: trail._group)
+    passing = asyncio.create_task(clock.advance(EVERY))
+    await until(lambda: trail._queue)
+    behind = asyncio.create_task(act(trail, "behind"))
+    await until(lambda: len(trail._queue) == 2)
+    bus.gate.set()
+    await asyncio.gather(before, passing, behind)
+
+    *_, changed, last = await writers.segments()
+    assert [record.step for record in changed.records] == [Step.KEY_CHANGED]
+    assert [record.text for record in last.records] == ["behind"]
+    assert (changed.key, last.key) == (rotation.old_fingerprint, rotation.new_fingerprint)
+    assert await writers.whole()
 
 
 async def test_a_change_of_keys_that_came_late_is_made_once(writers: Writers):

@@ -183,6 +183,31 @@ async def test_a_record_that_comes_after_its_caller_gave_up_stays_in_the_chain(w
     assert await writers.whole()
 
 
+async def test_a_second_copy_that_is_refused_says_nothing_of_the_first(writers: Writers):
+    bus = Troubled(writers.bus)
+    trail = writers.trail(bus=bus)
+    await act(trail, "a")
+    bus.troubles.extend(["message late", "refused"])
+    assert not await act(trail, "late")
+    await bus.arrive()
+
+    assert await act(trail, "b")
+
+    assert await writers.told() == ["began", "a", "late", "b"]
+    assert writers.alerts == []
+
+
+async def test_a_refused_record_burns_no_number(writers: Writers):
+    bus = Troubled(writers.bus)
+    trail = writers.trail(bus=bus)
+    bus.troubles.extend(["refused", "", "refused"])
+
+    assert [await act(trail, text) for text in ("a", "b", "c", "d")] == [False, True, False, True]
+
+    assert await writers.told() == ["began", "b", "d"]
+    assert await writers.whole()
+
+
 async def test_the_beginning_that_comes_late_is_the_beginning(writers: Writers):
     bus = Troubled(writers.bus)
     trail = writers.trail(bus=bus, settle_within=0)

@@ -48,7 +48,7 @@ async def test_a_whole_trail_verifies_and_says_by_whom_it_is_signed(audit, telli
     shown, document = await audit("verify"), await audit("verify", "--json")
 
     assert (shown.code, shown.err) == (0, "")
-    assert "WHOLE. 4 records in 3 messages, 1 chains, 1 checkpoints" in shown.out
+    assert "WHOLE. 4 records in 3 messages, 1 chain, 1 checkpoint" in shown.out
     assert json.loads(document.out)["ok"] is True
     assert [chain["ended"] for chain in json.loads(document.out)["chains"]] == [True]
 
@@ -207,8 +207,8 @@ async def test_what_can_not_be_done_is_one_line(audit, arguments, said):
     ended = await audit(*arguments)
 
     assert ended.code == 1
-    assert said in ended.err
-    assert ended.err.count("\n") == 1
+    (line,) = [line for line in ended.err.splitlines() if "made the key" not in line]
+    assert said in line
 
 
 @pytest.mark.parametrize("when", ["soon", "2026-13-01", "30"])

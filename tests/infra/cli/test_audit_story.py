@@ -100,7 +100,7 @@ def test_who_asked_which_policies_and_modes_held_and_how_it_stands():
     assert [sentence.text for sentence in story.sentences] == [
         "anna asked: deploy at noon",
         "seen: /var is 91 % full (5.0 MiB over target)",
-        "ben granted the plan (plan )",
+        "ben granted the plan",
         "healed: ok (at or below target)",
     ]
     assert story.not_done == ()

@@ -143,6 +143,24 @@ async def test_a_member_that_somebody_removed_says_again_that_it_is_there(site):
     await eventually(lambda: other.view(now()).unhealthy == ("web-1",))
 
 
+async def test_a_bucket_that_was_made_anew_is_filled_again_by_those_who_are_there(site, monkeypatch):
+    monkeypatch.setattr("bus.ordered._SILENCE", 0.3)  # seconds: an idle reader looks soon whether all is well
+    one, other = await permits(site), await permits(site, "web-2")
+    await one.take(anybody, irreversible=False)
+    assert await one.storm(begins=True, unhealthy=3, members=3)
+    await site.remove(Bucket.FLEET)
+    await site.join()  # makes it anew
+
+    async def members():
+        return len(await (await site.bucket(Bucket.FLEET)).keys("member."))
+
+    await eventually(lambda: one.view(now()).acting == ())
+    await eventually(members)
+    await eventually(lambda: one.view(now()).members == other.view(now()).members == 2)
+    assert await other.take(at_most(1, "web-2"), irreversible=False) is None
+    assert await one.storm(begins=True, unhealthy=3, members=3)
+
+
 # Slots
 
 

@@ -1,0 +1,312 @@
+"""What must hold of the guard in every situation, whatever the policy, the incident, the plan and the fleet say."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from functions.core.guard import before_plan, decide
+from functions.core.plan import Plan, Rung
+from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
+from schemas.fleet import Fleet
+from schemas.freeze import Freeze
+from schemas.incident import Incident, IncidentState, Pending, Sample
+from schemas.remediation import Gap, Mode, Outcome, Risk
+from schemas.settings.policy import EffectivePolicy, HostPolicy, Policy
+from tests.functions.core.situations import NOW, situation
+from tests.functions.core.tank import Drain, Pour, Restart
+
+CENTURY = timedelta(days=36525)
+
+modes = st.sampled_from(list(Mode))
+authorities = st.sampled_from(list(Authority))
+counts = st.integers(0, 40)
+lengths = st.one_of(
+    st.sampled_from([timedelta(seconds=1), timedelta(minutes=15), CENTURY]), st.timedeltas(timedelta(seconds=1), CENTURY)
+)
+moments = st.one_of(
+    st.timedeltas(timedelta(days=-3), timedelta(days=3)).map(lambda ago: NOW + ago),
+    st.timedeltas(timedelta(minutes=-30), timedelta(minutes=5)).map(lambda ago: NOW + ago),
+)
+hosts = st.lists(st.sampled_from([f"host-{number}" for number in range(1, 9)]), max_size=8, unique=True).map(tuple)
+shares = st.floats(0, 1)
+amounts = st.integers(0, 100)
+
+actions = st.builds(
+    lambda kind, litres, name, exact: kind(tank="a", litres=litres, name=name, exact_estimate=exact),
+    st.sampled_from([Pour, Restart, Drain]), amounts, st.sampled_from("abcdefgh"), st.booleans(),
+)  # fmt: skip
+rungs = st.lists(st.lists(actions, max_size=3).map(tuple), max_size=4)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    ladder = [
+        Rung(name=f"rung{number}", title=f"Rung {number}", actions=each) for number, each in enumerate(draw(rungs), 1)
+    ]
+    return Plan(rungs=tuple(ladder), advice=draw(st.sampled_from(["", "", "only advice"])), grace=draw(waits))
+
+
+waits = st.sampled_from([timedelta(0), timedelta(0), timedelta(minutes=5)])
+windows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "cron": st.sampled_from(["0 12 * * *", "0 2 * * *", "30 11 * * thu", "*/5 * * * *"]),
+            "duration": st.sampled_from(["10 min", "2 h", "6 days"]),
+            "zone": st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]),
+        }
+    ),
+    max_size=2,
+)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> dict[str, Any]:
+    needed = draw(st.integers(1, 4))
+    end = draw(st.integers(0, 18))
+    return {
+        "enabled": draw(st.sampled_from([True, True, True, False])),
+        "mode": draw(st.sampled_from([Mode.AUTO, Mode.AUTO, *Mode])),
+        "risk_modes": draw(st.dictionaries(st.sampled_from(list(Risk)), modes)),
+        "protected_targets": draw(st.sampled_from([(), (), ("tank:b",), ("tank:*",)])),
+        "confirmation": {"needed": needed, "of": draw(st.integers(needed, 20)), "every": timedelta(seconds=10)},
+        "second_source": draw(st.booleans()),
+        "flapping": {"begin": draw(st.integers(end + 1 if end else 2, 20)), "end": end, "within": draw(lengths)},
+        "cooldown": draw(lengths),
+        "max_cooldown": draw(lengths),
+        "max_attempts": draw(st.integers(1, 50)),
+        "max_fixes": draw(st.integers(1, 20)),
+        "max_items": draw(st.integers(1, 12)),
+        "max_amounts": draw(st.dictionaries(st.sampled_from(["litres", "rows"]), st.integers(0, 400))),
+        "plan_expiry": draw(lengths),
+        "budget": {name: draw(st.integers(0, 8)) for name in ("per_function", "per_host", "irreversible")},
+        "fleet": {
+            "share": draw(shares), "storm_share": draw(shares), "storm_least": draw(st.integers(2, 5)),
+            "gather": draw(lengths), "healthy_peers": draw(shares),
+        },
+        "maintenance_windows": draw(windows),
+        "window_from": draw(st.sampled_from(list(Risk))),
+        "clock_tolerance": draw(lengths),
+    }  # fmt: skip
+
+
+@st.composite
+def incidents(draw: st.DrawFn) -> Incident:
+    sample = st.builds(Sample, at=moments, source=st.sampled_from(["level", "probe"]), unhealthy=st.booleans())
+    sure = st.just((Sample(at=NOW, source="level", unhealthy=True), Sample(at=NOW, source="probe", unhealthy=True)) * 10)
+    pending = st.builds(lambda at: Pending(hash="f" * 64, requested_at=at, expires_at=at + timedelta(hours=1)), moments)
+    return Incident(
+        correlation="c", host=draw(st.sampled_from(["host-1", "host-2"])), function="water.drain", target="tank:a",
+        state=draw(st.sampled_from(list(IncidentState))), opened_at=draw(moments), changed_at=NOW,
+        gap=Gap(amount=10, unit="litres"), alerted_at=draw(st.one_of(st.just(NOW - timedelta(hours=1)), st.none(), moments)),
+        attempts=draw(st.one_of(st.just(0), counts)), attempted_at=draw(st.one_of(st.none(), moments)),
+        foretold_at=draw(st.one_of(st.none(), moments)), interruptions=draw(st.sampled_from([0, 0, 1])),
+        last_outcome=draw(st.sampled_from([None, Outcome.DONE])),
+        samples=draw(st.one_of(sure, st.lists(sample, max_size=21).map(tuple))),
+        changes=draw(st.lists(moments, max_size=21).map(tuple)), flapping=draw(st.booleans()),
+        fixes=draw(st.lists(moments, max_size=4).map(tuple)), pending=draw(st.one_of(st.none(), pending)),
+    )  # fmt: skip
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    alone = draw(st.booleans())
+    return Fleet(
+        members=1 if alone else draw(st.integers(1, 60)), unhealthy=() if alone else draw(hosts),
+        unhealthy_since=draw(st.one_of(st.none(), moments)), acting=() if alone else draw(hosts),
+        spent_function=draw(st.integers(0, 8)), spent_host=draw(st.integers(0, 8)),
+        spent_irreversible=draw(st.integers(0, 8)),
+    )  # fmt: skip
+
+
+@st.composite
+def situations(draw: st.DrawFn, plan: st.SearchStrategy[Plan] | None = None) -> Situation:
+    return Situation(
+        EffectivePolicy.model_validate(draw(policies())), draw(incidents()), NOW,
+        draw(st.builds(Gap, amount=st.floats(0.1, 300), unit=st.sampled_from(["litres", "rows"]))),
+        draw(authorities), draw(plan or plans()), planned_at=draw(st.one_of(st.just(NOW), st.none(), moments)),
+        fleet=draw(fleets()), freeze=draw(st.sampled_from([None, None, Freeze(since=NOW)])),
+        clock_jump=draw(st.sampled_from([timedelta(0), timedelta(0), timedelta(days=1), timedelta(days=-1)])),
+    )  # fmt: skip
+
+
+def rank(decision: Decision) -> int:
+    if isinstance(decision, Refuse | Wait):
+        return 0
+    if isinstance(decision, NeedsApproval):
+        return 2
+    return 3 if decision.mode is Mode.AUTO else 1
+
+
+def run(decision: Decision) -> list[Rung]:
+    """The rungs that are carried out now."""
+    return list(decision.plan.rungs) if isinstance(decision, Go) and decision.mode is Mode.AUTO else []
+
+
+def under(before: Situation, **changes: Any) -> Situation:
+    """The same under another policy."""
+    return replace(before, policy=EffectivePolicy.model_validate(before.policy.model_dump() | changes))
+
+
+@settings(max_examples=400)
+@given(situations())
+def test_a_decision_is_always_made_and_says_why(around):
+    decision, early = decide(around), before_plan(replace(around, plan=None))
+
+    for each in (decision, early):
+        if isinstance(each, Refuse | Wait):
+            assert each.rule
+            assert each.limit
+            assert each.seen
+            assert not isinstance(each, Wait) or each.until >= around.now
+
+
+@settings(max_examples=400)
+@given(situations())
+def test_what_runs_is_part_of_the_plan_in_its_order(around):
+    given_rungs, rest = list(around.plan.rungs), list(run(decide(around)))
+
+    for rung in given_rungs:
+        if rest and rest[0] is rung:
+            rest.pop(0)
+
+    assert rest == []
+
+
+@settings(max_examples=400)
+@given(situations())
+def test_nothing_runs_and_is_asked_about_at_once(around):
+    decision = decide(around)
+    if isinstance(decision, Go) and decision.withheld is not None:
+        names = [rung.name for rung in (*decision.plan.rungs, *decision.withheld.rungs)]
+        assert len(names) == len(set(names))
+        assert set(names) <= {rung.name for rung in around.plan.rungs}
+
+
+@settings(max_examples=300)
+@given(situations(plan=st.lists(st.just(()), max_size=3).map(lambda empty: Plan(
+    rungs=tuple(Rung(name=f"rung{n}", title="", actions=each) for n, each in enumerate(empty))
+))))  # fmt: skip
+def test_an_empty_plan_is_never_carried_out_and_nobody_is_asked_about_it(around):
+    assert rank(decide(around)) <= 1
+
+
+@settings(max_examples=300)
+@given(situations())
+def test_a_frozen_or_protected_or_disabled_target_is_never_changed(around):
+    assert run(decide(replace(around, freeze=Freeze(since=NOW)))) == []
+    assert run(decide(under(around, protected_targets=("tank:a",)))) == []
+    assert run(decide(under(around, enabled=False))) == []
+
+
+@settings(max_examples=300)
+@given(situations())
+def test_nothing_runs_without_a_mode_that_lets_it(around):
+    decision = decide(around)
+    wanted = Mode.APPROVE if around.authority is Authority.APPROVAL else Mode.AUTO
+
+    assert all(around.policy.mode_for(rung.risk).rank >= wanted.rank for rung in run(decision))
+    assert around.authority is not Authority.DRY_RUN or rank(decision) <= 1
+
+
+CAPS = ["mode", *Risk]
+
+
+@settings(max_examples=600)
+@given(situations(), st.sampled_from(CAPS), modes, modes)
+def test_a_lowered_cap_never_acts_more(around, cap, one, other):
+    low, high = sorted((one, other), key=lambda mode: mode.rank)
+
+    def capped(mode: Mode) -> Decision:
+        risks = around.policy.risk_modes
+        return decide(under(around, **({"mode": mode} if cap == "mode" else {"risk_modes": {**risks, cap: mode}})))
+
+    less, more = capped(low), capped(high)
+
+    assert all(rung in run(more) for rung in run(less))
+    if rank(less) and rank(more):
+        assert rank(less) <= rank(more)
+
+
+@settings(max_examples=200)
+@given(situations(), modes, modes, modes)
+def test_a_lowered_host_cap_never_acts_more(around, own, one, other):
+    low, high = sorted((one, other), key=lambda mode: mode.rank)
+
+    def on_host(cap: Mode) -> Decision:
+        mode = Policy(mode=own, hosts={"host-*": HostPolicy(mode=cap)}).of("water.drain", "host-1").mode
+        return decide(under(around, mode=mode))
+
+    less, more = on_host(low), on_host(high)
+
+    assert all(rung in run(more) for rung in run(less))
+    if rank(less) and rank(more):
+        assert rank(less) <= rank(more)
+
+
+numbers = st.one_of(counts, st.integers(0, 10_000))
+RAISED: dict[str, st.SearchStrategy[Any]] = {
+    "max_attempts": st.integers(1, 60),
+    "max_fixes": st.integers(1, 20),
+    "max_items": st.integers(1, 20),
+    "max_amounts.litres": numbers,
+    "plan_expiry": lengths,
+    "clock_tolerance": lengths,
+    "budget.per_function": counts,
+    "budget.per_host": counts,
+    "budget.irreversible": counts,
+    "fleet.share": shares,
+    "fleet.storm_share": shares,
+    "fleet.storm_least": st.integers(2, 60),
+    "flapping.begin": st.integers(2, 20),
+}
+
+
+def limited(around: Situation, limit: str, value: Any) -> Situation:
+    name, _, part = limit.partition(".")
+    if not part:
+        return under(around, **{name: value})
+    values = around.policy.model_dump()[name] | {part: value}
+    if name == "flapping":
+        values["end"] = 0
+    return under(around, **{name: values})
+
+
+@pytest.mark.parametrize("limit", RAISED)
+@settings(max_examples=150)
+@given(data=st.data())
+def test_a_raised_limit_never_turns_acting_into_refusing(limit, data):
+    around = data.draw(situations())
+    low, high = sorted((data.draw(RAISED[limit]), data.draw(RAISED[limit])))
+
+    before, after = decide(limited(around, limit, low)), decide(limited(around, limit, high))
+
+    assert rank(after) >= rank(before)
+    assert all(rung in run(after) for rung in run(before))
+
+
+@pytest.mark.parametrize("limit", ["cooldown", "max_cooldown", "flapping.within", "fleet.gather", "fleet.healthy_peers"])
+@settings(max_examples=150)
+@given(data=st.data())
+def test_a_lowered_demand_never_turns_acting_into_refusing(limit, data):
+    around = data.draw(situations())
+    asked = shares if limit.endswith("peers") else lengths
+    low, high = sorted((data.draw(asked), data.draw(asked)))
+
+    before, after = decide(limited(around, limit, high)), decide(limited(around, limit, low))
+
+    assert rank(after) >= rank(before)
+
+
+@settings(max_examples=200)
+@given(situations())
+@example(situation())
+def test_a_dry_run_of_a_person_needs_nothing_but_that_the_function_may_be_looked_at(around):
+    decision = decide(replace(under(around, enabled=True, mode=Mode.DRY_RUN, protected_targets=()), authority=Authority.DRY_RUN))
+
+    assert isinstance(decision, Go)
+    assert decision.mode is Mode.DRY_RUN
+    assert decision.plan is around.plan
