@@ -68,6 +68,7 @@ class Incident(Value):
     foretold_at: AwareDatetime | None = Field(None, description="When a dry run was told last.")
     interruptions: int = Field(0, description="Crashes in the middle of an action.")
     begun: Begun | None = None
+    untold: Text = Field("", description="Why it is stuck, until people were told.")
     last_outcome: Outcome | None = None
     last_plan: str = ""
     refusals: tuple[Text, ...] = Field((), description="Rules that stood in the way since the last attempt: told once.")

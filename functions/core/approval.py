@@ -30,7 +30,7 @@ class Approvals:
 
     async def ask(self, plan: Plan, observation: Observation) -> Verdict | Refuse:
         """Store the plan, ask, and alert. Raises NotStored, LedgerConflict."""
-        practice, file, now = self._practice, self._file, self._practice.clock.now()
+        practice, file, now = self._practice, self._file, self._practice.now()
         incident = file.incident
         assert incident is not None
         summary = plan.summary(practice.remedy.name, incident.target, observation.gap)
@@ -98,7 +98,7 @@ class Approvals:
         """The question that is open still."""
         incident = self._file.incident
         pending = incident.pending if incident is not None else None
-        return pending if pending is not None and self._practice.clock.now() < pending.expires_at else None
+        return pending if pending is not None and self._practice.now() < pending.expires_at else None
 
     async def _waiting(self, plan_hash: str) -> PendingPlan | None:
         """The stored plan, when it is the one that was asked about in this incident."""
@@ -144,7 +144,7 @@ class Approvals:
 
     async def expire(self, incident: Incident) -> Incident:
         """Silence is a refusal, and counts as an attempt; the incident after it. Raises NotStored, LedgerConflict."""
-        pending, now, file = incident.pending, self._practice.clock.now(), self._file
+        pending, now, file = incident.pending, self._practice.now(), self._file
         if pending is None or now < pending.expires_at:
             return incident
         length = show_duration(pending.expires_at - pending.requested_at)

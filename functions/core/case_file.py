@@ -1,6 +1,6 @@
 """What is known and told about one target while its lease is held: the incident, the audit, the events, the alerts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,6 @@ from functions.core.situation import Authority
 from schemas.alert import Alert, AlertState, Severity
 from schemas.approval import Approval
 from schemas.audit import ActionEvent, Step
-from schemas.clock import Clock
 from schemas.incident import Begun, Incident, IncidentState
 from schemas.remediation import ActionResult, Gap, Outcome, Report
 from schemas.settings.policy import EffectivePolicy
@@ -43,12 +42,12 @@ class CaseFile:
     """The incident and its story. Every change of the incident goes through `remember`."""
 
     def __init__(
-        self, ledger: Ledger, story: Story, clock: Clock, host: str, function: str, target: str,
+        self, ledger: Ledger, story: Story, now: Callable[[], datetime], host: str, function: str, target: str,
         cause: Cause, policy: EffectivePolicy,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._story = story
-        self._clock = clock
+        self._now = now
         self._policy = policy
         self._identity = {"host": host, "function": function, "target": target}
         self._revision: int | None = 0
@@ -66,7 +65,7 @@ class CaseFile:
         self._revision, before = remembered.revision, remembered.incident
         if before is None:
             return
-        self._before = evidence.not_from_the_future(before, self._clock.now(), self._policy.clock_tolerance)
+        self._before = evidence.not_from_the_future(before, self._now(), self._policy.clock_tolerance)
         if self._before.open:
             self.incident = self._stored = self._before
 
@@ -77,7 +76,7 @@ class CaseFile:
 
     def begin(self, gap: Gap, *, remembered: bool) -> Incident:
         """A new incident; not remembered at all for a dry run that a person asked for."""
-        now, before = self._clock.now(), self._before
+        now, before = self._now(), self._before
         if not remembered:
             self._revision = None
         self.incident = Incident(
@@ -99,7 +98,7 @@ class CaseFile:
         """Change the incident; what is not stored by itself goes with the next `remember`."""
         assert self.incident is not None
         if any(getattr(self.incident, name) != value for name, value in changes.items()):
-            self.incident = self.incident.model_copy(update={**changes, "changed_at": self._clock.now()})
+            self.incident = self.incident.model_copy(update={**changes, "changed_at": self._now()})
         return self.incident
 
     async def remember(self, **changes: Any) -> Incident:
@@ -113,7 +112,7 @@ class CaseFile:
     async def close(self) -> None:
         """The target is healthy again."""
         assert self.incident is not None
-        now = self._clock.now()
+        now = self._now()
         changes, flapping = evidence.changed(self.incident, self._policy, now)
         await self.remember(
             state=IncidentState.CLOSED, begun=None, refusals=(), pending=None, healed_at=now,
@@ -124,7 +123,13 @@ class CaseFile:
 
     async def stuck(self, why: str) -> None:
         """Give up on the target until a person lifts it."""
-        await self.remember(state=IncidentState.STUCK, begun=None, pending=None)
+        await self.remember(state=IncidentState.STUCK, begun=None, pending=None, untold=why)
+        await self.tell_stuck()
+
+    async def tell_stuck(self) -> None:
+        """Call a person, and write down that it was done: who dies in between leaves it to the next one."""
+        assert self.incident is not None
+        why = self.incident.untold
         function, target = self._identity["function"], self._identity["target"]
         await self.alert(
             Severity.CRITICAL, AlertState.UNHEALED, f"{target} needs a person: {why}",
@@ -132,6 +137,7 @@ class CaseFile:
             f" ansai trigger {function} --target {target} --live",
         )  # fmt: skip
         await self.audit(Step.STUCK, outcome=Outcome.STUCK, text=why)
+        await self.remember(untold="")
 
     async def no_such_target(self, text: str, seen: str, targets: Sequence[str]) -> None:
         """Refuse a name that the configuration does not know, and name those that it does. Raises NotStored."""
@@ -184,7 +190,7 @@ class CaseFile:
         assert self.incident is not None
         return Begun(
             plan_hash=self.incident.last_plan, rung=rung, position=position, action=action.model_dump(mode="json"),
-            at=self._clock.now(), undo=undo,
+            at=self._now(), undo=undo,
         )  # fmt: skip
 
     # Telling.
@@ -216,7 +222,7 @@ class CaseFile:
         self, severity: Severity, state: AlertState, title: str, next_step: str, report: Report | None = None
     ) -> datetime | None:
         """When it was stored; None when it could not be."""
-        now = self._clock.now()
+        now = self._now()
         alert = Alert(
             severity=severity, state=state, title=title, next=next_step, incident=self._incident_id(), report=report,
             stop=f'ansai freeze on stops everything; policy.functions."{self._identity["function"]}".enabled: false'

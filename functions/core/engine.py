@@ -111,7 +111,11 @@ class Engine:
         await self._practice.observer.since(event.time, case)
         if self.settles(event):
             return SETTLED
-        return await self._treat(case, Cause(event.correlationid))
+        verdict = await self._treat(case, Cause(event.correlationid))
+        if verdict.retry_after is not None and not self._stopping and self._practice.ports.ledger.is_open(case.target):
+            # The event is not delivered for ever; the incident that is remembered is looked at until it is over.
+            self._look_again(case.target, self._practice.clock.now() + verdict.retry_after)
+        return verdict
 
     async def on_answer(self, answer: Approval, correlation: str, who: str) -> Verdict:
         """A person granted or denied a plan of ours."""

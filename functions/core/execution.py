@@ -1,5 +1,6 @@
 """Carrying out a plan that the guard let pass: take a place among the hosts, climb, conclude."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from functions.core.guard import among_hosts
 from functions.core.ladder import Ladder
 from functions.core.observation import Observation
 from functions.core.plan import Action, Plan, Planned
-from functions.core.ports import Fenced, Held
+from functions.core.ports import Fenced, Held, NotStored, ToolError
 from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.remedy import Case
 from functions.core.rules import Objection, backed_off
@@ -66,6 +67,17 @@ class Execution:
         finally:
             self._file.mode = mode
             await permits.give_back()
+
+    async def take_over(self) -> None:
+        """Note our tokens at the fence: a holder before us that only slept can change nothing any more.
+
+        Raises Fenced, NotStored.
+        """
+        fence, executor = self._practice.ports.fence, self._practice.observer.executor
+        try:
+            await asyncio.get_running_loop().run_in_executor(executor, fence.admit, self._held.tokens)
+        except ToolError as error:
+            raise NotStored(str(error)) from error
 
     async def close(self) -> None:
         """The incident is over; the group hears it first, when it was the last one here."""
@@ -151,11 +163,12 @@ class Execution:
         if ladder.broken is not None:
             await file.audit(Step.FAILED, text=ladder.halted, outcome=Outcome.FAILED, plan_hash=plan.hash)
         await file.audit(step, text=text, report=told, **fields)
-        await self._write_end(step, ladder, now, asks=go.withheld is not None)
         if step is Step.HEALED:
+            # Before the end is remembered: who dies in between leaves an incident that is closed once more.
             title = f"{self._case.target} is healthy again"
             await file.alert(Severity.INFO, AlertState.RESOLVED, title, "The incident is closed.", told)
-        elif step is Step.UNHEALED and ladder.halted not in INTERRUPTED:
+        await self._write_end(step, ladder, now, asks=go.withheld is not None)
+        if step is Step.UNHEALED and ladder.halted not in INTERRUPTED:
             title = f"{self._case.target} is still not healthy"
             await file.alert(Severity.CRITICAL, AlertState.UNHEALED, title, told.next, told)
         await file.tell(step, text, report=told, final=True, **fields)

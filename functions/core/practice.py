@@ -41,7 +41,11 @@ class Practice:
     strangers: set[str] = field(default_factory=set)
     """targets of events that were refused because the configuration knows none of the name"""
 
+    def now(self) -> datetime:
+        """The time that incidents are written in: a clock that jumped is not followed until its new time has held."""
+        return self.clock.now() - self.steadiness.jump(self.policy.clock_tolerance, self.policy.cooldown)
+
     def case_file(self, target: str, cause: Cause) -> CaseFile:
         """Empty: what is remembered about the target is read by `CaseFile.open`."""
         ports = self.ports
-        return CaseFile(ports.ledger, ports.story, self.clock, self.host, self.remedy.name, target, cause, self.policy)
+        return CaseFile(ports.ledger, ports.story, self.now, self.host, self.remedy.name, target, cause, self.policy)

@@ -49,6 +49,8 @@ class Treatment:
         """The whole path. Raises NotStored, LedgerConflict, Fenced: then nothing more was done."""
         practice, file = self._practice, self._file
         await file.open()
+        if file.incident is not None and file.incident.untold:
+            await file.tell_stuck()
         if not await self._granted():
             return SETTLED
         # Under the lease: what was seen before somebody else worked on the target doesn't count.
@@ -56,6 +58,7 @@ class Treatment:
         if file.incident is not None and file.incident.state is IncidentState.ACTING:
             if practice.ports.brake.frozen() is not None:
                 return await self._frozen()
+            await self._execution.take_over()
             await recover(file, practice.remedy, file.incident, observation, self._execution.apply_inverse)
             observation = await practice.observer.anew(self._case)
         if not observation.gap.known:
@@ -96,9 +99,9 @@ class Treatment:
         text, fields = f"{self._case.target} is healthy", {"outcome": Outcome.DONE, "gap": observation.gap}
         if self._file.incident is not None:
             await self._file.audit(Step.HEALED, text=text, **fields)
+            await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
             await self._execution.close()
             await self._file.tell(Step.HEALED, text, final=True, **fields)
-            await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
         elif self._asked:
             await self._file.tell(Step.VERIFIED, f"{text}; nothing to do", final=True, **fields)
         return SETTLED
@@ -155,11 +158,12 @@ class Treatment:
         return False
 
     async def _begin(self, observation: Observation) -> None:
-        """Open an incident; only in memory for a dry run that a person asked for."""
-        remembered = self._cause.authority is not Authority.DRY_RUN
-        self._file.begin(observation.gap, remembered=remembered)
-        if remembered:
-            await self._file.audit(Step.OPENED, gap=observation.gap, text=self._reason())
+        """Open an incident; only in memory for a dry run that a person asked for.
+
+        It is stored before anybody is told: what was told once is then found again under the same name.
+        """
+        self._file.begin(observation.gap, remembered=self._cause.authority is not Authority.DRY_RUN)
+        await self._file.remember()
 
     def _reason(self) -> str:
         event = self._case.event
@@ -167,9 +171,11 @@ class Treatment:
 
     async def _tell_open(self) -> None:
         """Alert, before anything else, until an alert could be stored; and let the group know."""
-        assert self._file.incident is not None
-        if self._file.incident.alerted_at is None:
-            await self._file.remember(alerted_at=await self._alert_opened())
+        incident = self._file.incident
+        assert incident is not None
+        if incident.alerted_at is None:
+            await self._file.audit(Step.OPENED, gap=incident.gap, text=self._reason())
+            self._file.note(alerted_at=await self._alert_opened())
         await group.report(self._practice, self._file, unhealthy=True)
 
     async def _alert_opened(self) -> datetime | None:
@@ -197,6 +203,7 @@ class Treatment:
             text = f"no plan for {self._case.target}: {error}"
             await self._file.audit(Step.REFUSED, rule="survey", outcome=Outcome.INCONCLUSIVE, text=text)
             await self._file.tell(Step.REFUSED, text, outcome=Outcome.INCONCLUSIVE, final=True)
+            await self._file.remember()
             return None
         return self._practice.remedy.plan(case, observation.seen, found)
 

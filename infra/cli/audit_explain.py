@@ -20,11 +20,19 @@ from schemas.text import show_path
 
 def explain(
     context: typer.Context,
-    correlation: Annotated[str, typer.Argument(help="The id of a correlation or of an incident, or how it begins.")],
+    correlation: Annotated[
+        str | None, typer.Argument(help="A correlation or an incident, or how its id begins; without one, the newest.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what one event, order or approval caused: who, why, what, with which result, and what was not done."""
-    told = stories(chosen([entry.record for entry in entries(context)], correlation))
+    records = [entry.record for entry in entries(context)]
+    if correlation is None:
+        correlation = newest(records)
+    told = stories(chosen(records, correlation)) if correlation else []
+    if not told and not correlation:
+        typer.echo("ansai: nothing was done, or refused, yet", err=True)
+        return
     if not told:
         raise Failure(f"nothing in the trail was caused by {correlation!r}; see: ansai audit list")
     if as_json:
@@ -32,6 +40,12 @@ def explain(
         return
     for story in told:
         _print(story)
+
+
+def newest(records: Sequence[AuditRecord]) -> str:
+    """The correlation of the latest record about an incident, or about anything; empty when there is none."""
+    about = [record for record in records if record.incident] or [record for record in records if record.correlation]
+    return about[-1].correlation if about else ""
 
 
 def chosen(records: Sequence[AuditRecord], beginning: str) -> list[AuditRecord]:

@@ -111,8 +111,9 @@ class Cell(Generic[Kept]):
         return self._value
 
     @property
-    def exists(self) -> bool:
-        return self._revision > 0
+    def revision(self) -> int:
+        """Of what is known now; 0 when there is none. The watch may change it at any moment that we wait."""
+        return self._revision
 
     def latest(self) -> Kept | None:
         """As it is known now. Raises NotStored when it can't be read."""
@@ -132,11 +133,11 @@ class Cell(Generic[Kept]):
             self._take(entry)
         return self.latest()
 
-    async def replace(self, value: Kept) -> None:
-        """Raises Conflict when it is another one by now, BusError."""
+    async def replace(self, value: Kept, judged: int) -> None:
+        """*judged*: the revision upon which *value* rests. Raises Conflict when it is another one by now, BusError."""
         body = value.model_dump_json().encode()
-        if self._revision:
-            revision = await self._mirror.bucket.update(self.key, body, self._revision)
+        if judged:
+            revision = await self._mirror.bucket.update(self.key, body, judged)
         else:
             revision = await self._mirror.bucket.create(self.key, body)
         if revision > self._revision:  # else the watch was faster, and has told of somebody's next one already

@@ -32,8 +32,10 @@ from schemas.trigger import Trigger
 
 logger = logging.getLogger(__name__)
 
-LAST_DELIVERY = 3
-"""A health event that found its target busy this often is acknowledged: the next event says how the target is."""
+LAST_DELIVERY = 10
+"""A health event that found its target busy this often is acknowledged: the next event says how the target is.
+
+By then the lease of a holder that died, before it could remember an incident, has run out; each crash counts as one."""
 
 SUBJECTS = 4096
 """Subjects whose listener is remembered; a host has dozens, a flood of forged ones must not fill the memory."""

@@ -117,14 +117,14 @@ class BusPermits:
 
     async def storm(self, *, begins: bool, unhealthy: int = 0, members: int = 0) -> bool:
         """Raises NotStored."""
-        if begins == self._storm.exists:
+        if begins == (self._storm.revision > 0):
             return False
         async with self._storm.lock:
             try:
                 if begins:
                     storm = Storm(since=self._clock.now(), unhealthy=unhealthy, members=members, told_by=self._host)
-                    await self._storm.replace(storm)
-                elif self._storm.exists:
+                    await self._storm.replace(storm, 0)
+                elif self._storm.revision:
                     await self._storm.remove()
                 return True
             except Conflict:
@@ -186,6 +186,7 @@ class BusPermits:
         deadline, fresh = time.monotonic() + PATIENCE, False
         while True:
             refused, granted, spent = self._judge(wishes)
+            slots_judged, spent_judged = self._slot.cell.revision, self._spent.revision
             if refused and not fresh:  # by what may be old news
                 fresh = True
                 await self._read()
@@ -193,8 +194,8 @@ class BusPermits:
             try:
                 if granted:
                     if not self._slot.held:
-                        await self._slot.take()
-                    await self._spent.replace(spent)
+                        await self._slot.take(slots_judged)
+                    await self._spent.replace(spent, spent_judged)
             except Conflict as conflict:
                 if time.monotonic() >= deadline:
                     raise NotStored(f"for {PATIENCE:g} s other hosts were always faster: {conflict}") from None
@@ -243,10 +244,10 @@ class BusPermits:
         async with self._slot.cell.lock:
             try:
                 try:
-                    await self._slot.take()
+                    await self._slot.take(self._slot.cell.revision)
                 except Conflict:
                     await self._slot.cell.read()
-                    await self._slot.take()
+                    await self._slot.take(self._slot.cell.revision)
                 self._renewal_failed = 0.0
             except (BusError, NotStored) as error:
                 self._renewal_failed = time.monotonic()

@@ -44,20 +44,19 @@ class HostSlot:
         """The hosts that hold one, from what is known now."""
         return tuple(sorted({slot.host for slot in self._alive()}))
 
-    async def take(self) -> None:
-        """Add ours, or renew it. Raises Conflict, NotStored, BusError."""
+    async def take(self, judged: int) -> None:
+        """Add ours, or renew it, upon that revision of the slots. Raises Conflict, NotStored, BusError."""
         others = [slot for slot in self._alive(strict=True) if not self._is_ours(slot)]
         began = time.monotonic()
         until = self._clock.now() + self._time
-        await self.cell.replace(Slots(slots=(*others, Slot(host=self._host, holder=self._holder, until=until))))
+        await self.cell.replace(Slots(slots=(*others, Slot(host=self._host, holder=self._holder, until=until))), judged)
         self._renewed = began
 
     async def give_back(self) -> None:
         """Raises Conflict, NotStored, BusError."""
         if self.noted:
-            await self.cell.replace(
-                Slots(slots=tuple(slot for slot in self._alive(strict=True) if not self._is_ours(slot)))
-            )
+            others = tuple(slot for slot in self._alive(strict=True) if not self._is_ours(slot))
+            await self.cell.replace(Slots(slots=others), self.cell.revision)
 
     def _is_ours(self, slot: Slot) -> bool:
         return slot.holder == self._holder and slot.host == self._host

@@ -66,7 +66,7 @@ async def test_a_command_ends_well(words: list[str], memory: Volume, site: Site)
 
 @pytest.mark.parametrize("words", [words for words in ANSAI if words[1] in ENDLESS], ids=" ".join)
 async def test_a_command_runs_until_it_is_stopped(words: list[str], memory: Volume, site: Site):
-    await site.open(settings_for(memory))
+    await site.open(settings_for(memory, steady_every="1 s"))  # whenever it begins to look, something comes
     process = await site.spawn(sys.executable, "-m", "infra.cli.main", *at(memory, words[1:]), PYTHONUNBUFFERED="1")
     collector = await site.start("collect", "disk.pressure")
 

@@ -100,7 +100,9 @@ def test_a_whole_plan_is_the_very_plan_so_that_its_hash_stays():
 def test_one_question_at_a_time():
     waiting = {"plan": plan(IRREVERSIBLE), "limits": SHIPPED, "memory": {"pending": PENDING}}
 
-    assert decide(situation(**waiting)) == Wait("approval", "granted before 2026-01-01 13:00", "no answer yet", NOW + HOUR)
+    assert decide(situation(**waiting)) == Wait(
+        "approval", "granted before 2026-01-01 13:00", "no answer yet", NOW + HOUR
+    )
     assert summed(decide(situation(**waiting, now=NOW + HOUR))) == "ask rung1"
     assert ask(situation(**waiting), BOTH).rule == "approval"
     assert ask(situation(), BOTH) == NeedsApproval(BOTH)
@@ -165,7 +167,9 @@ def test_any_of_several_windows_will_do_and_the_earliest_is_awaited():
 
 def test_window_from_says_how_grave_an_action_must_be_to_need_a_window():
     assert summed(decide(situation(limits={**NIGHTLY, "window_from": "reversible"}))) == "maintenance_windows"
-    assert summed(decide(situation(plan=plan(RESTART), limits={**NIGHTLY, "window_from": "irreversible"}))) == "auto rung1"
+    assert (
+        summed(decide(situation(plan=plan(RESTART), limits={**NIGHTLY, "window_from": "irreversible"}))) == "auto rung1"
+    )
 
 
 def test_a_person_has_no_key_to_a_closed_window():
@@ -247,7 +251,11 @@ def test_a_dry_run_with_nothing_against_it_has_no_reservations():
 
 @pytest.mark.parametrize(
     ("limits", "rule"),
-    [({"enabled": False}, "enabled"), ({"mode": "observe"}, "mode"), ({"protected_targets": ["*"]}, "protected_targets")],
+    [
+        ({"enabled": False}, "enabled"),
+        ({"mode": "observe"}, "mode"),
+        ({"protected_targets": ["*"]}, "protected_targets"),
+    ],
 )
 def test_some_rules_hold_for_a_dry_run_too(limits, rule):
     assert summed(decide(situation(limits=limits, authority=Authority.DRY_RUN))) == rule

@@ -404,7 +404,7 @@ async def test_exactly_one_notes_that_a_storm_begins_and_one_that_it_is_over(sit
 
     ended = []
     for each in group:
-        await eventually(lambda each=each: each._storm.exists or ended.count(True))
+        await eventually(lambda each=each: each._storm.revision or ended.count(True))
         ended.append(await each.storm(begins=False))
     assert ended.count(True) == 1
     assert await group[0].storm(begins=True, unhealthy=4, members=5)
