@@ -175,7 +175,7 @@ class Treatment:
         assert incident is not None
         if incident.alerted_at is None:
             await self._file.audit(Step.OPENED, gap=incident.gap, text=self._reason())
-            self._file.note(alerted_at=await self._alert_opened())
+            await self._file.remember(alerted_at=await self._alert_opened())
         await group.report(self._practice, self._file, unhealthy=True)
 
     async def _alert_opened(self) -> datetime | None:
@@ -203,7 +203,6 @@ class Treatment:
             text = f"no plan for {self._case.target}: {error}"
             await self._file.audit(Step.REFUSED, rule="survey", outcome=Outcome.INCONCLUSIVE, text=text)
             await self._file.tell(Step.REFUSED, text, outcome=Outcome.INCONCLUSIVE, final=True)
-            await self._file.remember()
             return None
         return self._practice.remedy.plan(case, observation.seen, found)
 

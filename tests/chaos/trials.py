@@ -273,6 +273,21 @@ class Range:
         return {IncidentState.CLOSED: "healed"}.get(incident.state, str(incident.state))
 
 
+def steady(boundaries: Sequence[str]) -> list[str]:
+    """Those that every run reaches: how often a lease is renewed depends on how busy the machine is."""
+    return [name for name in boundaries if not name.startswith("leases update")]
+
+
+def distinct(boundaries: Sequence[str]) -> list[str]:
+    """Leave out the moment after one call where the next call follows at once: nobody can tell the two apart."""
+    following = [*boundaries[1:], ""]
+    return [
+        name
+        for name, after in zip(boundaries, following, strict=True)
+        if not (name.endswith("after") and after.endswith("before"))
+    ]
+
+
 def full() -> Event[TankHealth]:
     now = datetime.now(UTC)
     health = TankHealth(target=world.TARGET, level=Level.CRITICAL, reason="the tank is full", observed_at=now)

@@ -77,7 +77,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "protected_targets": st.sampled_from([("tank:b",), ("tank:*",)]),
     "confirmation": confirmations(),
     "second_source": st.booleans(),
-    "flapping": st.builds(lambda begin, within: {"begin": begin, "end": 1, "within": within}, st.integers(2, 20), lengths),
+    "flapping": st.fixed_dictionaries({"begin": st.integers(2, 20), "end": st.just(1), "within": lengths}),
     "cooldown": lengths,
     "max_cooldown": lengths,
     "max_attempts": st.integers(1, 50),
@@ -107,7 +107,7 @@ MEMORY: dict[str, st.SearchStrategy[Any]] = {
     "last_outcome": st.just(Outcome.DONE),
     "samples": st.lists(samples, max_size=21).map(tuple),
     "changes": st.lists(moments, max_size=21).map(tuple),
-    "flapping": st.booleans(),
+    "flaps": st.booleans(),
     "fixes": st.lists(moments, max_size=4).map(tuple),
     "pending": pending,
 }
@@ -123,23 +123,19 @@ AROUND: dict[str, st.SearchStrategy[Any]] = {
     "clock_jump": st.sampled_from([timedelta(days=1), timedelta(days=-1), timedelta(minutes=1)]),
 }  # fmt: skip
 ASPECTS = (*POLICY, *MEMORY, *AROUND)
+FIELD = {"flaps": "flapping", "among": "fleet"}
+"""Fields that have another name, since the policy has one of that name."""
 
 
 @st.composite
 def situations(draw: st.DrawFn, *also: str, plan: st.SearchStrategy[Plan] = plans) -> Situation:
     """A calm one, of which up to six aspects are as they come, besides those in *also*, and any plan."""
     chosen = draw(st.sets(st.sampled_from(ASPECTS), max_size=6)) | set(also)
-    drawn = {
-        name: draw(strategy) for each in (POLICY, MEMORY, AROUND) for name, strategy in each.items() if name in chosen
-    }
-    around = {name: value for name, value in drawn.items() if name in AROUND}
-    if "among" in around:
-        around["fleet"] = around.pop("among")
-    return situation(
-        limits={name: value for name, value in drawn.items() if name in POLICY},
-        memory={name: value for name, value in drawn.items() if name in MEMORY},
-        plan=draw(plan), **around,
-    )  # fmt: skip
+
+    def drawn(aspects: dict[str, st.SearchStrategy[Any]]) -> dict[str, Any]:
+        return {FIELD.get(name, name): draw(aspects[name]) for name in aspects if name in chosen}
+
+    return situation(limits=drawn(POLICY), memory=drawn(MEMORY), plan=draw(plan), **drawn(AROUND))
 
 
 def rank(decision: Decision) -> int:

@@ -1,4 +1,4 @@
-"""The policy in force for a function: own values, then the default's, then the built-in; and the lowest of all modes."""
+"""The policy in force for a function: own values, the default's, the built-in ones; and the lowest of all modes."""
 
 from datetime import timedelta
 
@@ -61,7 +61,11 @@ def test_own_values_come_before_the_defaults_and_those_before_the_built_in():
             {"risk_modes": {"availability": "approve", "irreversible": "auto"}},
         ),
         ({}, {"max_amounts": {"rows": 5}}, {"max_amounts": {"bytes": 200 * 2**30, "rows": 5}}),
-        ({"max_amounts": {"rows": 5}}, {"max_amounts": {"rows": 9}}, {"max_amounts": {"bytes": 200 * 2**30, "rows": 9}}),
+        (
+            {"max_amounts": {"rows": 5, "bytes": "1G"}},
+            {"max_amounts": {"rows": 9}},
+            {"max_amounts": {"bytes": 2**30, "rows": 9}},
+        ),
         ({"fleet": {"share": 0.2}}, {"fleet": {"gather": "1 s"}}, {"fleet": {"share": 0.2, "gather": "1 s"}}),
     ],
 )  # fmt: skip
@@ -140,7 +144,10 @@ def test_a_bare_off_as_mode_is_refused_with_what_to_write_instead(off):
         ({"default": {"risk_modes": {"harmless": "auto"}}}, "harmless"),
         ({"group": "a b"}, "group"),
         (
-            {"default": {"confirmation": {"needed": 1, "of": 1}}, "functions": {"a.b": {"confirmation": {"needed": 2}}}},
+            {
+                "default": {"confirmation": {"needed": 1, "of": 1}},
+                "functions": {"a.b": {"confirmation": {"needed": 2}}},
+            },
             "functions.a.b, with what it takes from default: confirmation: needed is 2 of 1 looks",
         ),
     ],

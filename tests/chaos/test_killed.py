@@ -1,0 +1,99 @@
+"""kill -9 at every moment that somebody else could tell apart: nothing is done twice, no incident is lost."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from tests.chaos.trials import Range, Trial, Verdict, distinct, firing_range, steady
+
+SEEDS = range(1, 6)
+STEPS = (
+    "leases create #1 after",
+    "incident create open #1 after",
+    "publish alert critical #1 after",
+    "audit planned #1 after",
+    "incident update acting begun #2 after",  # the intent
+    "y part 1 #1 after",  # in the middle of an action
+    "y part 2 #1 after",  # after its effect, before its outcome is known to anybody
+    "incident update acting #2 after",  # between two actions
+    "z part 2 #1 after",  # the gap is closed, and nobody has measured it
+    "audit healed #1 after",  # measured
+    "incident update closed #1 after",
+    "ack #1 before",
+)
+"""One of each kind."""
+HALF_DONE = "y part 1 #1 after"
+
+
+@pytest.fixture
+async def range_(tmp_path) -> AsyncIterator[Range]:
+    async with firing_range(tmp_path) as made:
+        yield made
+
+
+def check(verdicts: Sequence[Verdict]) -> None:
+    """Nothing is wrong with any of them, and they did die where they should."""
+    assert [verdict.explained() for verdict in verdicts if verdict.wrong or verdict.lost] == []
+    assert sum(verdict.double_effects for verdict in verdicts) == 0
+    missed = [verdict.trial.kills for verdict in verdicts if not verdict.killed_at]
+    assert len(missed) <= len(verdicts) / 20, f"never reached: {missed}"
+
+
+def ends(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """Boundary → how it ended."""
+    return {str(verdict.trial.kills[-1]): verdict.ended for verdict in verdicts}
+
+
+async def test_a_reversible_plan_is_healed_wherever_its_function_is_killed(range_):
+    boundaries = distinct(steady(await range_.boundaries("reversible")))
+    assert set(boundaries) >= {"fence #1 before", "x part 2 #1 before", "audit acted #3 before", "leases delete #1 before"}
+
+    verdicts = await range_.run([Trial("reversible", (name,)) for name in boundaries])
+
+    check(verdicts)
+    assert set(ends(verdicts).values()) == {"healed"}
+
+
+async def test_an_irreversible_plan_is_healed_or_left_to_a_person_wherever_its_function_is_killed(range_):
+    boundaries = distinct(steady(await range_.boundaries("irreversible")))
+
+    verdicts = await range_.run([Trial("irreversible", (name,)) for name in boundaries])
+
+    check(verdicts)
+    ended = ends(verdicts)
+    assert ended["x part 1 #1 before"] == ended["y part 2 #1 before"] == ended["audit acted #1 before"] == "stuck"
+    assert ended["audit planned #1 before"] == ended["audit acting #2 before"] == ended["audit healed #1 before"] == "healed"
+
+
+async def test_items_that_are_checked_before_they_are_changed_are_healed_from_the_middle_of_every_action(range_):
+    boundaries = [name for name in await range_.boundaries("repeatable") if " part " in name or "acted" in name]
+
+    verdicts = await range_.run([Trial("repeatable", (name,)) for name in boundaries])
+
+    check(verdicts)
+    assert set(ends(verdicts).values()) == {"healed"}
+
+
+@pytest.mark.parametrize("scenario", ["reversible", "irreversible"])
+async def test_who_recovers_may_be_killed_too(range_, scenario):
+    """The first dies in the middle of the second action, the next one anywhere in what it does about that."""
+    boundaries = steady(await range_.boundaries(scenario, HALF_DONE))
+    until = next((at for at, name in enumerate(boundaries) if name.startswith("audit planned")), len(boundaries))
+
+    verdicts = await range_.run([Trial(scenario, (HALF_DONE, name)) for name in distinct(boundaries[:until])])
+
+    check(verdicts)
+    assert set(ends(verdicts).values()) == {"healed" if scenario == "reversible" else "stuck"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_nor_do_copies_of_the_event_pauses_and_further_kills_do_harm(range_, seed):
+    trials = [Trial(scenario, _kills(seed, at), seed) for scenario in ("reversible", "irreversible") for at in STEPS]
+
+    check(await range_.run(trials))
+
+
+def _kills(seed: int, at: str) -> tuple[str | int, ...]:
+    """Sometimes the one that recovers is killed as well, somewhere."""
+    chance = Trial("", (at,), seed).chance()
+    return (at, chance.randrange(3, 60)) if chance.random() < 0.4 else (at,)
