@@ -36,6 +36,12 @@ def _added(samples: tuple[Sample, ...], sample: Sample, every: timedelta) -> tup
     return (*samples, sample)[-KEPT:]
 
 
+def alarmed_at(incident: Incident, signal: str) -> datetime:
+    """When *signal* said last that the target is unhealthy, or when the incident was opened."""
+    said = (sample.at for sample in incident.samples if sample.unhealthy and sample.source == signal)
+    return max([incident.opened_at, *said])
+
+
 def carried_samples(before: Incident, policy: EffectivePolicy, now: datetime) -> tuple[Sample, ...]:
     """Looks of an incident that closed by itself lately count for the next one; ours would be about another cause."""
     since = now - 2 * policy.confirmation.of * policy.confirmation.every

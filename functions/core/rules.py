@@ -294,9 +294,13 @@ def fleet_share(situation: Situation) -> Objection | None:
     limit = places(situation.policy.fleet, fleet.members)
     if host in fleet.acting or len(fleet.acting) < limit:
         return None
-    digits = hashlib.sha256(host.encode()).digest()
-    until = situation.now + TURN * (1 + digits[0] / 255)
-    return Wait("fleet_share", f"{limit} of {fleet.members} hosts at once", f"{len(fleet.acting)} act now", until)
+    seen = f"{len(fleet.acting)} act now"
+    return Wait("fleet_share", f"{limit} of {fleet.members} hosts at once", seen, _next_turn(situation))
+
+
+def _next_turn(situation: Situation) -> datetime:
+    digits = hashlib.sha256(situation.incident.host.encode()).digest()
+    return situation.now + TURN * (1 + digits[0] / 255)
 
 
 def places(limits: FleetLimits, members: int) -> int:
@@ -315,12 +319,16 @@ def healthy_peers(situation: Situation) -> Objection | None:
     if risk is None or risk.rank < Risk.AVAILABILITY.rank:
         return None
     others = fleet.members - 1
-    healthy = others - len({*fleet.unhealthy, *fleet.acting} - {host})
+    healthy = others - len({*fleet.unhealthy} - {host})
+    free = others - len({*fleet.unhealthy, *fleet.acting} - {host})
     least = math.ceil(_share(situation.policy.fleet.healthy_peers, others))
-    if healthy >= least:
+    if free >= least:
         return None
+    limit = f"{least} of {others} others"
+    if healthy >= least:
+        return Wait("healthy_peers", limit, f"{healthy}, of which {healthy - free} act now", _next_turn(situation))
     hint = "too few others would be left while it restarts"
-    return Refuse("healthy_peers", f"{least} of {others} others", f"{healthy}", hint, situation.now + LOOK_AGAIN)
+    return Refuse("healthy_peers", limit, f"{free}", hint, situation.now + LOOK_AGAIN)
 
 
 def budget(situation: Situation) -> Objection | None:

@@ -84,9 +84,14 @@ class Treatment:
         return SETTLED
 
     def _healthy_again(self) -> bool:
-        """The collector says ok, with its hysteresis: the alarm is over although the target lies lower still."""
-        event = self._case.event
-        return not self._asked and event is not None and event.level is Level.OK
+        """The collector says ok, with its hysteresis: the alarm is over although the target lies lower still.
+
+        An event that is older than the alarm, and comes late, says nothing about it.
+        """
+        event, incident = self._case.event, self._file.incident
+        if self._asked or event is None or event.level is not Level.OK:
+            return False
+        return incident is None or event.observed_at > evidence.alarmed_at(incident, event.signal)
 
     async def _unknown(self, gap: Gap) -> Verdict:
         text = f"{self._case.target}: the truth is unknown, so nothing is done: {gap.reason}"

@@ -28,23 +28,26 @@ def irreversible(spent: Spent, now: datetime, function: str) -> int:
 
 
 def _sum(counts: Mapping[str, Mapping[int, int]], now: datetime, unit: int, kept: int, function: str | None) -> int:
-    oldest = _oldest(now, unit, kept)
+    counted = _counted(now, unit, kept)
     chosen = counts.values() if function is None else [counts.get(function, {})]
-    return sum(count for by_time in chosen for moment, count in by_time.items() if moment >= oldest)
+    return sum(count for by_time in chosen for moment, count in by_time.items() if moment in counted)
 
 
 def _recent(counts: Mapping[str, Mapping[int, int]], now: datetime, unit: int, kept: int) -> dict[str, dict[int, int]]:
-    oldest = _oldest(now, unit, kept)
+    counted = _counted(now, unit, kept)
     recent = {
-        name: {moment: count for moment, count in by_time.items() if moment >= oldest}
+        name: {moment: count for moment, count in by_time.items() if moment in counted}
         for name, by_time in counts.items()
     }
     return {name: by_time for name, by_time in recent.items() if by_time}
 
 
-def _oldest(now: datetime, unit: int, kept: int) -> int:
-    """The first whole unit that still counts: it may hold attempts that are just too old, never leaves out one."""
-    return (int(now.timestamp()) - kept) // unit
+def _counted(now: datetime, unit: int, kept: int) -> range:
+    """The whole units that count: the first may hold attempts that are just too old, and none is left out.
+
+    What lies in the future was written by a wrong clock; it would count for ever and a day.
+    """
+    return range((int(now.timestamp()) - kept) // unit, int(now.timestamp()) // unit + 2)
 
 
 def _count(counts: dict[str, dict[int, int]], function: str, moment: int) -> None:

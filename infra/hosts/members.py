@@ -48,6 +48,8 @@ class Members:
         self._tally_until = 0.0
         self._told: Member | None = None
         """what this process has stored last"""
+        self._revision = 0
+        """at which it did so; 0 when that is not known, and then it is read before"""
         self._telling = asyncio.Lock()
         self.forgotten = asyncio.Event()
         """somebody removed what we told: it is to be told again"""
@@ -100,17 +102,19 @@ class Members:
     async def _store(self, unhealthy: bool | None) -> bool:
         """False when somebody else wrote first. None keeps what was told, also by an earlier process."""
         bucket = self._mirror.bucket
-        entry = await bucket.get(self._key)
+        entry = None if self._revision else await bucket.get(self._key)
+        revision, self._revision = self._revision or (entry.revision if entry is not None else 0), 0
         since = self._since(entry)
         now = self._clock.now()
         if unhealthy is not None:
             since = (since or now) if unhealthy else None
         member = Member(host=self._host, function=self._function, group=self._group, seen_at=now, unhealthy_since=since)
         try:
-            if entry is None:
-                await bucket.create(self._key, member.model_dump_json().encode())
+            value = member.model_dump_json().encode()
+            if revision:
+                self._revision = await bucket.update(self._key, value, revision)
             else:
-                await bucket.update(self._key, member.model_dump_json().encode(), entry.revision)
+                self._revision = await bucket.create(self._key, value)
         except Conflict:
             return False
         self._told, self._tally = member, None

@@ -15,7 +15,7 @@ from bus.port import BusError, Conflict
 from functions.core.ports import NotStored
 from infra.hosts import budget
 from infra.hosts.fleet import FleetMirror
-from infra.hosts.members import TOUCH_EVERY, Members
+from infra.hosts.members import TOUCH_EVERY, Members, Tally
 from infra.hosts.slots import HostSlot
 from schemas.clock import Clock, SystemClock
 from schemas.fleet import Fleet, Slots, Spent, Storm
@@ -67,6 +67,9 @@ class BusPermits:
         self._wake = asyncio.Event()
         self._renewal_failed = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._known: tuple[Any, ...] | None = None
+        """what the latest view was counted from: several are asked for in one treatment"""
+        self._fleet_then = Fleet()
 
     async def start(self) -> None:
         """Say that this host is there, and begin to serve. Raises NotStored."""
@@ -134,6 +137,14 @@ class BusPermits:
 
     def _fleet(self, spent: Spent, acting: tuple[str, ...], now: datetime) -> Fleet:
         tally = self._members.tally()
+        known = (spent, acting, tally, self._members.unhealthy_since, int(now.timestamp()))
+        if self._known is not None and self._known[0] is spent and self._known[1:] == known[1:]:
+            return self._fleet_then
+        self._known = known
+        self._fleet_then = self._counted(spent, acting, tally, now)
+        return self._fleet_then
+
+    def _counted(self, spent: Spent, acting: tuple[str, ...], tally: Tally, now: datetime) -> Fleet:
         return Fleet(
             members=tally.members, unhealthy=tally.unhealthy, unhealthy_since=self._members.unhealthy_since,
             acting=acting,

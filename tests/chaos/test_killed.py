@@ -26,7 +26,7 @@ HALF_DONE = "y part 1 #1 after"
 
 
 @pytest.fixture
-async def range_(tmp_path) -> AsyncIterator[Range]:
+async def place(tmp_path) -> AsyncIterator[Range]:
     async with firing_range(tmp_path) as made:
         yield made
 
@@ -44,20 +44,20 @@ def ends(verdicts: Sequence[Verdict]) -> dict[str, str]:
     return {str(verdict.trial.kills[-1]): verdict.ended for verdict in verdicts}
 
 
-async def test_a_reversible_plan_is_healed_wherever_its_function_is_killed(range_):
-    boundaries = distinct(steady(await range_.boundaries("reversible")))
+async def test_a_reversible_plan_is_healed_wherever_its_function_is_killed(place):
+    boundaries = distinct(steady(await place.boundaries("reversible")))
     assert set(boundaries) >= {"fence #1 before", "x part 2 #1 before", "audit acted #3 before", "leases delete #1 before"}
 
-    verdicts = await range_.run([Trial("reversible", (name,)) for name in boundaries])
+    verdicts = await place.run([Trial("reversible", (name,)) for name in boundaries])
 
     check(verdicts)
     assert set(ends(verdicts).values()) == {"healed"}
 
 
-async def test_an_irreversible_plan_is_healed_or_left_to_a_person_wherever_its_function_is_killed(range_):
-    boundaries = distinct(steady(await range_.boundaries("irreversible")))
+async def test_an_irreversible_plan_is_healed_or_left_to_a_person_wherever_its_function_is_killed(place):
+    boundaries = distinct(steady(await place.boundaries("irreversible")))
 
-    verdicts = await range_.run([Trial("irreversible", (name,)) for name in boundaries])
+    verdicts = await place.run([Trial("irreversible", (name,)) for name in boundaries])
 
     check(verdicts)
     ended = ends(verdicts)
@@ -65,32 +65,32 @@ async def test_an_irreversible_plan_is_healed_or_left_to_a_person_wherever_its_f
     assert ended["audit planned #1 before"] == ended["audit acting #2 before"] == ended["audit healed #1 before"] == "healed"
 
 
-async def test_items_that_are_checked_before_they_are_changed_are_healed_from_the_middle_of_every_action(range_):
-    boundaries = [name for name in await range_.boundaries("repeatable") if " part " in name or "acted" in name]
+async def test_items_that_are_checked_before_they_are_changed_are_healed_from_the_middle_of_every_action(place):
+    boundaries = [name for name in await place.boundaries("repeatable") if " part " in name or "acted" in name]
 
-    verdicts = await range_.run([Trial("repeatable", (name,)) for name in boundaries])
+    verdicts = await place.run([Trial("repeatable", (name,)) for name in boundaries])
 
     check(verdicts)
     assert set(ends(verdicts).values()) == {"healed"}
 
 
 @pytest.mark.parametrize("scenario", ["reversible", "irreversible"])
-async def test_who_recovers_may_be_killed_too(range_, scenario):
+async def test_who_recovers_may_be_killed_too(place, scenario):
     """The first dies in the middle of the second action, the next one anywhere in what it does about that."""
-    boundaries = steady(await range_.boundaries(scenario, HALF_DONE))
+    boundaries = steady(await place.boundaries(scenario, HALF_DONE))
     until = next((at for at, name in enumerate(boundaries) if name.startswith("audit planned")), len(boundaries))
 
-    verdicts = await range_.run([Trial(scenario, (HALF_DONE, name)) for name in distinct(boundaries[:until])])
+    verdicts = await place.run([Trial(scenario, (HALF_DONE, name)) for name in distinct(boundaries[:until])])
 
     check(verdicts)
     assert set(ends(verdicts).values()) == {"healed" if scenario == "reversible" else "stuck"}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_nor_do_copies_of_the_event_pauses_and_further_kills_do_harm(range_, seed):
+async def test_nor_do_copies_of_the_event_pauses_and_further_kills_do_harm(place, seed):
     trials = [Trial(scenario, _kills(seed, at), seed) for scenario in ("reversible", "irreversible") for at in STEPS]
 
-    check(await range_.run(trials))
+    check(await place.run(trials))
 
 
 def _kills(seed: int, at: str) -> tuple[str | int, ...]:

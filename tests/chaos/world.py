@@ -181,6 +181,7 @@ class PourBack(_OnTank):
 
     risk: ClassVar[Risk] = Risk.REVERSIBLE
     undo: ClassVar[str] = "none"
+    repeatable: ClassVar[bool] = True
     action: Literal["pour_back"] = "pour_back"
 
     def apply(self, tools: Any) -> ActionResult:

@@ -339,10 +339,13 @@ class HandClock:
         self._sleepers.append((self._steady + duration, future))
         return await future
 
-    def waiting(self) -> bool:
-        """Somebody sleeps."""
+    def sleeping(self) -> int:
+        """How many sleep."""
         self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[1].done()]
-        return bool(self._sleepers)
+        return len(self._sleepers)
+
+    def waiting(self) -> bool:
+        return bool(self.sleeping())
 
     def next_wake(self) -> timedelta:
         """Until the first sleeper wakes."""
@@ -383,15 +386,32 @@ class Plant:
         self.story = MemoryStory()
         self.remedy = treatment
         self.policy = EffectivePolicy.model_validate({**EAGER, "mode": mode, **policy})
+        self.engines: list[Engine] = []
         self.engine = self.new_engine()
 
     def new_engine(self) -> Engine:
+        """Another process on the same bus."""
         ports = Ports(
             self.tanks, self.tanks, self.ledger, self.leases, self.fence, self.brake,  # type: ignore[arg-type]
             self.permits, self.plans, self.story,
         )  # fmt: skip
         timeout = timedelta(seconds=5)
-        return Engine(self.remedy, TankSettings(), self.policy, "host-1", ports, self.clock, read_timeout=timeout)
+        engine = Engine(self.remedy, TankSettings(), self.policy, "host-1", ports, self.clock, read_timeout=timeout)
+        self.engines.append(engine)
+        return engine
+
+    def busy(self) -> bool:
+        """Some engine treats a target, or is just about to."""
+        timers = [task for engine in self.engines for _, task in engine._again.values() if not task.done()]
+        return any(engine._running for engine in self.engines) or len(timers) > self.clock.sleeping()
+
+    def refused(self) -> list[str]:
+        """The rules that refused, as the audit has them."""
+        return [str(record["rule"]) for record in self.story.records if record["step"] == "refused"]
+
+    def waited(self) -> list[str]:
+        """The rules that put something off."""
+        return [str(record["rule"]) for record in self.story.records if record["step"] == "deferred"]
 
     def event(self, target: str = "tank:a", level: Level = Level.CRITICAL) -> Event[TankHealth]:
         now = self.clock.now()

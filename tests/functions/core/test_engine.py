@@ -10,31 +10,12 @@ from schemas.health import Level
 from schemas.incident import IncidentState
 from schemas.remediation import Mode, Outcome
 from schemas.trigger import Asked, Trigger
+from tests.functions.core.conftest import settled
 from tests.functions.core.tank import Blast, Drain, Plant, Pour, Setting, Tanks, remedy
 
 
 def drain(name: str, litres: int, kind: type[Drain] = Drain, exact: bool = True) -> Drain:
     return kind(tank="a", litres=litres, name=name, exact_estimate=exact)
-
-
-async def settled(condition) -> None:
-    """Let the engine's own tasks run until *condition* holds; its threads take real moments."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-@pytest.fixture
-async def plants():
-    made: list[Plant] = []
-
-    def build(*args, **kwargs) -> Plant:
-        made.append(Plant(*args, **kwargs))
-        return made[-1]
-
-    yield build
-    for plant in made:
-        await plant.engine.stop()
 
 
 async def test_a_healthy_event_touches_nothing(plants):

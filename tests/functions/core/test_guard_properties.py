@@ -72,7 +72,7 @@ def confirmations(draw: st.DrawFn) -> dict[str, Any]:
 
 POLICY: dict[str, st.SearchStrategy[Any]] = {
     "enabled": st.booleans(),
-    "mode": modes,
+    "mode": st.sampled_from([Mode.APPROVE, Mode.APPROVE, *Mode]),
     "risk_modes": st.dictionaries(st.sampled_from(list(Risk)), modes),
     "protected_targets": st.sampled_from([("tank:b",), ("tank:*",)]),
     "confirmation": confirmations(),

@@ -80,9 +80,9 @@ REFUSALS = [
     ("alert_first", {"memory": {"alerted_at": None}}, "a stored alert", "none"),
     (
         "healthy_peers",
-        {"plan": plan(RESTART), "fleet": Fleet(members=4, unhealthy=("host-2",), acting=("host-3",))},
+        {"plan": plan(RESTART), "fleet": Fleet(members=4, unhealthy=("host-2", "host-4"), acting=("host-3",))},
         "2 of 3 others",
-        "1",
+        "0",
     ),
     ("budget", {"fleet": Fleet(spent_function=6)}, "6 attempts in an hour by this function", "6"),
     ("budget", {"fleet": Fleet(spent_host=20)}, "20 attempts in an hour by all functions of this host", "20"),
@@ -350,6 +350,14 @@ def test_healthy_peers_counts_a_host_once_that_is_unhealthy_and_acts():
     fleet = Fleet(members=4, unhealthy=("host-2",), acting=("host-2",))
 
     assert judged("healthy_peers", plan=plan(RESTART), fleet=fleet) is None
+
+
+def test_hosts_that_only_act_now_are_waited_for_and_nobody_is_called():
+    fleet = Fleet(members=4, unhealthy=("host-2",), acting=("host-3",))
+    wait = judged("healthy_peers", plan=plan(RESTART), fleet=fleet)
+
+    assert isinstance(wait, Wait)
+    assert (wait.limit, wait.seen) == ("2 of 3 others", "2, of which 1 act now")
 
 
 def test_a_budget_of_nothing_lets_nothing_through():
