@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -78,14 +79,15 @@ class Live:
         return result
 
     def _apply_and_look(self, action: Action) -> tuple[ActionResult, Observation | None]:
-        try:
-            self._fence.admit(self._tokens)
-        except ToolError as error:
-            raise Fenced(str(error)) from error
-        try:
-            result = action.apply(self._tools)
-        except ToolError as error:
-            result = ActionResult(outcome=Outcome.FAILED, detail=str(error))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._fence.passing(self._tokens))
+            except ToolError as error:
+                raise Fenced(str(error)) from error
+            try:
+                result = action.apply(self._tools)
+            except ToolError as error:
+                result = ActionResult(outcome=Outcome.FAILED, detail=str(error))
         return result, None if self._settles else self._look()
 
     async def measure(self, before: Observation, done: Planned, *, anew: bool) -> Observation:

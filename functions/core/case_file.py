@@ -91,7 +91,7 @@ class CaseFile:
         return {
             "attempted_at": before.attempted_at, "ineffective": before.ineffective, "heals": before.heals,
             "samples": evidence.carried_samples(before, self._policy, now), "changes": changes, "flapping": flapping,
-            "fixes": before.fixes,
+            "fixes": before.fixes, "refusals": _still_told(before, flapping=flapping),
         }  # fmt: skip
 
     def note(self, **changes: Any) -> Incident:
@@ -115,7 +115,8 @@ class CaseFile:
         now = self._now()
         changes, flapping = evidence.changed(self.incident, self._policy, now)
         await self.remember(
-            state=IncidentState.CLOSED, begun=None, refusals=(), pending=None, healed_at=now,
+            state=IncidentState.CLOSED, begun=None, pending=None, healed_at=now,
+            refusals=_still_told(self.incident, flapping=flapping),
             heals=self.incident.heals + 1, changes=changes, flapping=flapping,
             fixes=evidence.fixed(self.incident, now),
             samples=evidence.looked(self.incident, self._policy, now, unhealthy=False),
@@ -233,6 +234,11 @@ class CaseFile:
 
     def _incident_id(self) -> str:
         return self.incident.id if self.incident is not None and self._revision is not None else ""
+
+
+def _still_told(incident: Incident, *, flapping: bool) -> tuple[str, ...]:
+    """That a target flaps is told once, however many incidents that makes."""
+    return tuple(rule for rule in incident.refusals if flapping and rule == "flapping")
 
 
 def _of(planned: Planned) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the one that was planned; one that changed is skipped, not failed. None retries.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
@@ -173,6 +174,10 @@ class Fence(Protocol):
 
     def admit(self, tokens: Mapping[str, Token]) -> None:
         """Note the tokens as the latest of their resources; blocks shortly. Raises Fenced, ToolError."""
+        ...
+
+    def passing(self, tokens: Mapping[str, Token]) -> AbstractContextManager[None]:
+        """`admit`, and let nobody else through until the block ends: who falls asleep in a change is not overtaken."""
         ...
 
 

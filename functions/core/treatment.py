@@ -16,6 +16,7 @@ from functions.core.ports import Held
 from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.recovery import recover
 from functions.core.remedy import Case
+from functions.core.rules import flaps
 from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
@@ -104,7 +105,8 @@ class Treatment:
         text, fields = f"{self._case.target} is healthy", {"outcome": Outcome.DONE, "gap": observation.gap}
         if self._file.incident is not None:
             await self._file.audit(Step.HEALED, text=text, **fields)
-            await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
+            if self._file.incident.alerted_at is not None:
+                await self._file.alert(Severity.INFO, AlertState.RESOLVED, text, "The incident is closed.")
             await self._execution.close()
             await self._file.tell(Step.HEALED, text, final=True, **fields)
         elif self._asked:
@@ -175,10 +177,14 @@ class Treatment:
         return event.reason if event is not None and event.reason else f"{self._case.target} is not healthy"
 
     async def _tell_open(self) -> None:
-        """Alert, before anything else, until an alert could be stored; and let the group know."""
+        """Alert, before anything else, until an alert could be stored; and let the group know.
+
+        While it flaps, and people know that, each turn is no news; it is told when it is calm and still unhealthy.
+        """
         incident = self._file.incident
         assert incident is not None
-        if incident.alerted_at is None:
+        known = "flapping" in incident.refusals and flaps(self._policy, incident, self._practice.now())
+        if incident.alerted_at is None and not known:
             await self._file.audit(Step.OPENED, gap=incident.gap, text=self._reason())
             await self._file.remember(alerted_at=await self._alert_opened())
         await group.report(self._practice, self._file, unhealthy=True)

@@ -17,6 +17,8 @@ from infra.cli.plan_view import block, summary
 from infra.cli.tables import console, error_console
 from infra.hosts.local import probes_of
 from infra.hosts.preview import Preview, preview
+from schemas.remediation import Mode, Risk
+from schemas.settings.policy import EffectivePolicy
 from schemas.settings.root import Configuration
 
 app = typer.Typer(rich_markup_mode=None)
@@ -52,7 +54,7 @@ def plan(
     if as_json:
         print_json([each.document() for each in previews])
     else:
-        _print(previews, remedies, host)
+        _print(previews, remedies, configuration, host)
     if exit_code:
         raise typer.Exit(_code(previews))
 
@@ -67,15 +69,31 @@ async def _all(
             yield each
 
 
-def _print(previews: list[Preview], remedies: list[AnyRemedy], host: str) -> None:
+def _print(previews: list[Preview], remedies: list[AnyRemedy], configuration: Configuration, host: str) -> None:
     screen = console()
     for remedy in remedies:
         screen.print(Text.assemble((remedy.name, "bold cyan"), f" on {host}: {remedy.title}"))
+        screen.print(Text(allowed(configuration.policy.of(remedy.name, host)), style="dim"))
         for each in previews:
             if each.function == remedy.name:
                 screen.print(block(each))
         screen.print()
     screen.print(summary(previews))
+
+
+ALLOWED = {
+    Mode.OBSERVE: "only watches", Mode.DRY_RUN: "only tells what it would do", Mode.APPROVE: "asks before it acts",
+    Mode.AUTO: "acts by itself",
+}  # fmt: skip
+
+
+def allowed(policy: EffectivePolicy) -> str:
+    """How far the policy lets the function go, as a sentence. Pure."""
+    if not policy.enabled:
+        return "the policy has switched it off"
+    capped = {risk: policy.mode_for(risk) for risk in Risk}
+    lower = [f"with what is {risk} it {ALLOWED[mode]}" for risk, mode in capped.items() if mode is not policy.mode]
+    return f"mode {policy.mode}: it {ALLOWED[policy.mode]}" + "".join(f"; {each}" for each in lower)
 
 
 def _code(previews: list[Preview]) -> int:

@@ -36,6 +36,8 @@ class BusBrake:
         self._key: Freeze | None = None
         self._changed = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
+        """somebody was told of a freeze since it was last seen to be lifted"""
         self.on_lifted: list[Callable[[], None]] = []
         """Called when the last freeze was lifted, so that what waited is looked at again at once."""
 
@@ -57,6 +59,11 @@ class BusBrake:
 
     def frozen(self) -> Freeze | None:
         """See `functions.core.ports.Brake`: two looks at the disk and one at the mirror."""
+        found = self._found()
+        self._stopped = self._stopped or found is not None
+        return found
+
+    def _found(self) -> Freeze | None:
         found = frozen_by_file(self._files) or self._key
         if found is None and self._mirror.problem:
             return Freeze(reason=f"the bus can't be asked: {self._mirror.problem}", where=KEY_PLACE)
@@ -75,10 +82,11 @@ class BusBrake:
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._changed.wait()
             self._changed.clear()
-            now = self.frozen()
+            now = self._found()
             if now is not None and before is None:
                 logger.warning("nothing more is begun: frozen by %s: %s", now.where, now.reason or "no reason given")
-            elif now is None and before is not None:
+            elif now is None and (before is not None or self._stopped):  # it may have come and gone between two looks
+                self._stopped = False
                 logger.info("the freeze is lifted")
                 for tell in self.on_lifted:
                     tell()

@@ -15,7 +15,8 @@ from functions.core.ports import Fenced, Token, ToolError
 from schemas.settings.bus import state_directory
 
 PATIENCE = 2.0
-"""Seconds to wait for another process that stands at the fence of the same resource; it takes microseconds."""
+"""Seconds to wait for another process that passes the fence of the same resource: one that is still in the middle of a
+change has lost its lease, or it is done at once."""
 
 _PAUSE = 0.002  # seconds between two tries
 _LENGTH = 51  # bytes: two figures of 20 digits, a checksum of 8, and what separates them
@@ -34,6 +35,12 @@ class LocalFence:
 
     def admit(self, tokens: Mapping[str, Token]) -> None:
         """See `functions.core.ports.Fence`. All resources are checked before the first one is noted."""
+        with self.passing(tokens):
+            pass
+
+    @contextmanager
+    def passing(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+        """See `functions.core.ports.Fence`. The locks end with the process that holds them, however it ends."""
         with ExitStack() as stack:
             parent = stack.enter_context(self._opened())
             names = sorted((target_token(resource), resource) for resource in tokens)  # so that none wait for another
@@ -50,6 +57,7 @@ class LocalFence:
                     newer.append((name, resource))
             for name, resource in newer:
                 self._write(files[resource], name, tokens[resource])
+            yield
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

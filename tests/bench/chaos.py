@@ -1,6 +1,6 @@
 """kill -9 at every boundary, with many seeds: what was done twice, lost, or is not in the trail as it was.
 
-    python -m tests.bench.chaos [--seeds 50] [--scenarios reversible irreversible repeatable]
+    python -m tests.bench.chaos [--seeds 50] [--scenarios reversible irreversible …]
 
 Real processes on a real nats-server; leases and acknowledgements last a second. Each seed kills at every n-th boundary
 of each scenario, n being a fifth of them, so that five seeds make a round over all; it decides about copies of the
@@ -42,7 +42,9 @@ async def fire(scenario: str, seeds: Sequence[int]) -> list[Verdict]:
         with tempfile.TemporaryDirectory(prefix="ansai-chaos-") as directory:
             async with firing_range(Path(directory)) as place:
                 boundaries = steady(await place.boundaries(scenario))
-                wanted = [trial for seed in seeds[begin : begin + ROUND] for trial in trials(scenario, boundaries, seed)]
+                wanted = [
+                    trial for seed in seeds[begin : begin + ROUND] for trial in trials(scenario, boundaries, seed)
+                ]
                 verdicts += await place.run(wanted)
     return verdicts
 
@@ -60,11 +62,10 @@ def table(verdicts: Iterable[Verdict]) -> None:
     for (scenario, at), found in sorted(rows.items()):
         ended = Counter(verdict.ended for verdict in found)
         how = ", ".join(f"{count} {name}" for name, count in sorted(ended.items()))
-        print(
-            f"{scenario:<13}{at:<40}{sum(len(verdict.killed_at) for verdict in found):>6}  {how:<22}"
-            f"{sum(verdict.double_effects for verdict in found):>7}{sum(verdict.lost for verdict in found):>6}"
-            f"{sum(verified(verdict) for verdict in found):>5}/{len(found):<3}{sum(bool(each.wrong) for each in found):>7}"
-        )
+        kills, doubles = sum(len(each.killed_at) for each in found), sum(each.double_effects for each in found)
+        lost, wrong = sum(each.lost for each in found), sum(bool(each.wrong) for each in found)
+        chains = f"{sum(map(verified, found))}/{len(found)}"
+        print(f"{scenario:<13}{at:<40}{kills:>6}  {how:<22}{doubles:>7}{lost:>6}{chains:>9}{wrong:>7}")
 
 
 def verified(verdict: Verdict) -> bool:
@@ -92,7 +93,9 @@ async def bench(scenarios: Sequence[str], seeds: int) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=["reversible", "irreversible", "repeatable"])
+    parser.add_argument(
+        "--scenarios", nargs="+", choices=SCENARIOS, default=["reversible", "irreversible", "repeatable"]
+    )
     options = parser.parse_args(argv)
     return asyncio.run(bench(options.scenarios, options.seeds))
 

@@ -200,7 +200,8 @@ class Site:
         return self.directory / "freeze"
 
     def state_of(self, host: str) -> Path:
-        return self.directory / host
+        """As `schemas.settings.bus.state_directory` has it when XDG_STATE_HOME is a directory of that host."""
+        return self.directory / host / "ansai"
 
     async def join(self, url: str | None = None) -> JetStreamBus:
         """A connection, as a process of its own would have."""
@@ -272,8 +273,8 @@ class Site:
     async def verified(self, *hosts: str) -> Verification:
         """The trail, verified by the keys of all hosts, and by what *hosts* remember of their own chains."""
         trust = Trust()
-        for state in sorted(self.directory.glob("*/audit/keys")):
-            trust = trust.joined(local_keys(state.parents[1].name, Keyring(state)))
+        for keys in sorted(self.directory.glob("*/ansai/audit/keys")):
+            trust = trust.joined(local_keys(keys.parents[2].name, Keyring(keys)))
         for host in hosts or (HOST,):
             found = await verify_stream(self.bus, trust, self.state_of(host) / "audit" / "heads", lambda *_: None)
             if not found.ok:

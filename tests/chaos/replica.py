@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import functions.core.engine
 from bus.jetstream import connect
 from infra.hosts.function_host import FunctionHost, Machine
 from schemas.remediation import ActionResult, Outcome
@@ -80,7 +81,12 @@ class FileWorld:
         return [Effect(*each[:5], datetime.fromisoformat(each[5])) for each in found]
 
 
+BUSY = timedelta(seconds=0.2)
+"""Until somebody who found the target busy looks again; 5 s in production, scaled like the lease."""
+
+
 async def run(job: Job) -> None:
+    functions.core.engine.BUSY = BUSY
     settings = BusSettings(url=job.url, lease_ttl=timedelta(seconds=2))
     configuration = TankConfiguration(bus=settings, policy=Policy.model_validate(job.policy))
     world = FileWorld(Path(job.world), job.host, job.takes)

@@ -46,7 +46,12 @@ def ends(verdicts: Sequence[Verdict]) -> dict[str, str]:
 
 async def test_a_reversible_plan_is_healed_wherever_its_function_is_killed(place):
     boundaries = distinct(steady(await place.boundaries("reversible")))
-    assert set(boundaries) >= {"fence #1 before", "x part 2 #1 before", "audit acted #3 before", "leases delete #1 before"}
+    assert set(boundaries) >= {
+        "fence #1 before",
+        "x part 2 #1 before",
+        "audit acted #3 before",
+        "leases delete #1 before",
+    }
 
     verdicts = await place.run([Trial("reversible", (name,)) for name in boundaries])
 
@@ -62,7 +67,12 @@ async def test_an_irreversible_plan_is_healed_or_left_to_a_person_wherever_its_f
     check(verdicts)
     ended = ends(verdicts)
     assert ended["x part 1 #1 before"] == ended["y part 2 #1 before"] == ended["audit acted #1 before"] == "stuck"
-    assert ended["audit planned #1 before"] == ended["audit acting #2 before"] == ended["audit healed #1 before"] == "healed"
+    assert (
+        ended["audit planned #1 before"]
+        == ended["audit acting #2 before"]
+        == ended["audit healed #1 before"]
+        == "healed"
+    )
 
 
 async def test_items_that_are_checked_before_they_are_changed_are_healed_from_the_middle_of_every_action(place):
@@ -72,6 +82,17 @@ async def test_items_that_are_checked_before_they_are_changed_are_healed_from_th
 
     check(verdicts)
     assert set(ends(verdicts).values()) == {"healed"}
+
+
+async def test_a_way_back_that_is_cut_off_is_gone_to_its_end(place):
+    """The third action fails, and the two before it are taken back; nothing stays half taken back."""
+    boundaries = [name for name in distinct(await place.boundaries("failing")) if "undo" in name]
+    assert {"audit undoing #2 before", "undo y part 1 #1 before", "audit undone #3 before"} <= set(boundaries)
+
+    verdicts = await place.run([Trial("failing", (name,)) for name in boundaries])
+
+    check(verdicts)
+    assert set(ends(verdicts).values()) == {"stuck"}
 
 
 @pytest.mark.parametrize("scenario", ["reversible", "irreversible"])

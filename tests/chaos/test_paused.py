@@ -12,6 +12,7 @@ from bus.port import StreamName
 from infra.audit.keys import Keyring
 from infra.audit.online import verify_stream
 from infra.audit.trust import local_keys
+from schemas.alert import AlertState
 from schemas.audit import AuditRecord, AuditSegment, Step
 from schemas.envelope import Event
 from schemas.incident import IncidentState
@@ -21,6 +22,7 @@ from tests.infra.hosts.joined import eventually
 
 BEFORE_THE_FENCE = "fence #2 before"
 """The second action is announced, in the audit and in the incident, and its thread stands right before the change."""
+IN_A_CHANGE = "y part 1 #1 after"
 BETWEEN_TWO_ACTIONS = "incident update acting #1 after"
 
 
@@ -79,6 +81,9 @@ class Pair:
         found = await verify_stream(self.place.bus, trust, state / "heads", lambda done, of: None)
         assert [problem.text for problem in found.problems] == []
 
+    def told(self, state: AlertState) -> bool:
+        return any(alert.state is state for alert in self.place.alerts.get(self.host, ()))
+
     def effects(self) -> list[world.Effect]:
         return world.read(self.directory / "tanks" / "a")
 
@@ -134,6 +139,24 @@ async def test_who_slept_between_two_actions_begins_no_other(pair):
     assert world.wholly_done(done) == set(world.NAMES)
     assert [record.position for record in await pair.records(first) if record.step is Step.ACTING] == [0]
     assert await refused(pair, first)
+    await pair.check_that_the_trail_verifies()
+
+
+@pytest.mark.parametrize("pair", ["reversible", "irreversible"], indirect=True)
+async def test_who_sleeps_in_the_middle_of_a_change_is_not_overtaken_and_ends_it_when_he_wakes(pair):
+    first = await pair.sleeping(IN_A_CHANGE)
+    second = await pair.place.start(pair.host, pair.scenario)
+    await eventually(lambda: pair.told(AlertState.REFUSED))
+    (said,) = [alert.title for alert in pair.place.alerts[pair.host] if alert.state is AlertState.REFUSED]
+    assert "another process has held" in said
+    assert [effect.part for effect in pair.effects() if effect.name == "y"] == [1], "he stands in the middle of it"
+    await pair.wake(first, second)
+
+    assert world.double_effects(pair.effects()) == 0
+    assert world.wholly_done(pair.effects()) == set(world.NAMES)
+    assert await refused(pair, first), "nothing more than that"
+    assert [record.position for record in await pair.records(first) if record.step is Step.ACTED] == [0, 1]
+    assert pair.place.incidents[pair.host].state is IncidentState.CLOSED
     await pair.check_that_the_trail_verifies()
 
 

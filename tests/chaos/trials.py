@@ -8,7 +8,7 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -97,12 +97,12 @@ class Trial:
 
     scenario: str
     kills: tuple[str | int, ...]
-    """boundaries, by name or number: the first worker dies at the first one, the next at the second, the last at none"""
+    """boundaries, by name or number: the first worker dies at the first, the next at the second, the last at none"""
     seed: int = 0
 
     def chance(self) -> random.Random:
         """Of what the seed decides; seed 0 decides nothing."""
-        return random.Random(f"{self.seed} {self.scenario} {self.kills}")  # noqa: S311
+        return random.Random(f"{self.seed} {self.scenario} {self.kills}")
 
 
 @dataclass
@@ -279,11 +279,14 @@ def steady(boundaries: Sequence[str]) -> list[str]:
 
 
 def distinct(boundaries: Sequence[str]) -> list[str]:
-    """Leave out the moment after one call where the next call follows at once: nobody can tell the two apart."""
-    following = [*boundaries[1:], ""]
+    """Leave out the moment after one call where the next call follows at once: nobody can tell the two apart.
+
+    And what only followers see: a process that dies there has done neither more nor less.
+    """
+    seen = [name for name in boundaries if not name.startswith("publish action")]
     return [
         name
-        for name, after in zip(boundaries, following, strict=True)
+        for name, after in zip(seen, [*seen[1:], ""], strict=True)
         if not (name.endswith("after") and after.endswith("before"))
     ]
 
@@ -426,11 +429,19 @@ def _end(
             wrong.append("stuck, and nobody was called")
         if verdict.trial.scenario in {"reversible", "repeatable"}:
             wrong.append("stuck, where going on was safe")
-        if verdict.trial.scenario == "failing" and there:
-            wrong.append(f"rolled back, with {dict(there)} in effect")
+        if verdict.trial.scenario == "failing" and any(len(parts) != world.PARTS for parts in _parts(there)):
+            wrong.append(f"taken back by halves: {dict(there)} in effect")
     if AlertState.OPENED not in states:
         wrong.append("nobody was told that it was opened")
     return wrong
+
+
+def _parts(there: Mapping[tuple[str, int], int]) -> list[set[int]]:
+    """Of each effect that is there at all."""
+    found: dict[str, set[int]] = {}
+    for name, part in there:
+        found.setdefault(name, set()).add(part)
+    return list(found.values())
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ answered, a value that is stored, the fence, a part of an effect. Nothing in the
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -20,9 +21,9 @@ import os
 import random
 import select
 import signal
-import sys
+import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -82,7 +83,7 @@ class Boundaries:
         if name == self._job.at or len(self.reached) == self._job.number:
             note = os.open(Path(self._job.directory, "signalled"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.write(note, f"{os.getpid()} {name}\n".encode())
-            os.kill(os.getpid(), self._job.signal)
+            signal.pthread_kill(threading.get_ident(), self._job.signal)  # to this thread: it takes no further step
 
     async def around(self, what: str, call: Awaitable[Answer]) -> Answer:
         self.reach(f"{what} before")
@@ -157,14 +158,16 @@ def watch_answers(boundaries: Boundaries) -> None:
 
     for name in ("ack", "nak", "term"):
         around_answer(name)
-    admit = fence.LocalFence.admit
+    passing = fence.LocalFence.passing
 
-    def watched_fence(self: fence.LocalFence, *arguments: Any) -> None:
+    @contextlib.contextmanager
+    def watched(self: fence.LocalFence, *arguments: Any) -> Iterator[None]:
         boundaries.reach("fence before")
-        admit(self, *arguments)
-        boundaries.reach("fence after")
+        with passing(self, *arguments):
+            boundaries.reach("fence after")
+            yield
 
-    fence.LocalFence.admit = watched_fence  # type: ignore[method-assign]
+    fence.LocalFence.passing = watched  # type: ignore[method-assign]
 
 
 async def serve(job: Job) -> None:
@@ -295,4 +298,4 @@ def order(job: Job) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,8 @@
 """A small world for the engine: tanks that fill up, a remedy that drains them, and an in-memory bus side."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
@@ -225,6 +226,11 @@ class MemoryFence:
             if self.latest.get(resource, token) > token:
                 raise Fenced(f"a later holder has acted on {resource}")
         self.latest |= tokens
+
+    @contextmanager
+    def passing(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+        self.admit(tokens)
+        yield
 
 
 @dataclass

@@ -128,7 +128,7 @@ async def test_a_question_is_no_answer(asked):
 
 @pytest.mark.parametrize("change", [{"litres": 15}, {"name": "other"}, {"action": "unheard_of"}, {"more": 1}])
 async def test_an_altered_plan_is_refused_and_people_are_told(asked, change):
-    (key, stored), = asked.plans.waiting.items()
+    ((key, stored),) = asked.plans.waiting.items()
     plan = stored.model_dump(mode="json")["plan"]
     plan["rungs"][0]["actions"][0] |= change
     asked.plans.waiting[key] = stored.model_copy(update={"plan": plan})

@@ -11,7 +11,7 @@ from schemas.incident import IncidentState
 from schemas.remediation import Mode, Outcome
 from schemas.trigger import Asked, Trigger
 from tests.functions.core.conftest import settled
-from tests.functions.core.tank import Blast, Drain, Plant, Pour, Setting, Tanks, remedy
+from tests.functions.core.tank import Blast, Drain, Pour, Setting, Tanks, remedy
 
 
 def drain(name: str, litres: int, kind: type[Drain] = Drain, exact: bool = True) -> Drain:

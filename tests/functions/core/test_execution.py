@@ -265,7 +265,7 @@ async def test_a_way_back_that_was_cut_off_is_never_gone_twice(plants, step):
 
     await killed(plant, step, "undo-x")
     if step == "undoing":
-        assert plant.incident().begun is None  # written down in the audit only: it can't have begun
+        assert not plant.incident().begun.undo  # written down in the audit only: it can't have begun
     await restarted(plant)
 
     assert plant.tanks.log.count("undo-x") <= 1
@@ -317,7 +317,7 @@ async def test_a_broken_action_stays_known_while_those_before_it_are_taken_back(
 
     assert plant.tanks.log == ["x", "undo-x"]
     assert plant.incident().state is IncidentState.STUCK
-    assert "unexpected error in blast" in plant.story.alerts[-2].title or "unexpected" in plant.story.alerts[-1].title
+    assert any("unexpected error in blast" in alert.title for alert in plant.story.alerts)
 
 
 async def test_a_setting_that_did_not_help_is_taken_back_once(plants):
@@ -362,8 +362,7 @@ async def test_a_person_hears_of_a_stuck_target_although_the_audit_has_no_room(p
 
 
 async def test_a_target_settles_before_it_is_measured(plants):
-    plant = plants(Tanks(a=15), remedy((drain("x", 9),)))
-
+    plant = plants(Tanks(a=15), remedy((drain("x", 9),)), settle=timedelta(seconds=30))
     running = asyncio.ensure_future(plant.engine.on_health(plant.event()))
     await settled(lambda: plant.tanks.log == ["x"] and plant.clock.waiting())
     assert plant.clock.next_wake() <= timedelta(seconds=30)

@@ -106,6 +106,20 @@ async def test_it_is_told_when_the_last_place_is_lifted(site, tmp_path):
     await eventually(lambda: lifted == [None])
 
 
+async def test_a_freeze_that_comes_and_goes_between_two_looks_is_told_too_when_somebody_was_stopped_by_it(
+    site, tmp_path
+):
+    held = await brake(site, tmp_path)
+    lifted = []
+    held.on_lifted.append(lambda: lifted.append(held.frozen()))
+
+    (tmp_path / "freeze").touch()
+    assert held.frozen() is not None
+    (tmp_path / "freeze").unlink()
+
+    await eventually(lambda: lifted == [None])
+
+
 async def test_without_a_bus_at_the_start_it_does_not_start(site, tmp_path):
     bus = await site.join(publish_deadline=site.settings.publish_deadline / 10)
     await site.server.kill()
