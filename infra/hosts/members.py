@@ -47,12 +47,12 @@ class Members:
         self._tally: Tally | None = None
         self._tally_until = 0.0
         self._told: Member | None = None
-        """what this process has stored last"""
+        """what is stored about this host, by this process or by another of the same host"""
         self._revision = 0
         """at which it did so; 0 when that is not known, and then it is read before"""
         self._telling = asyncio.Lock()
         self.forgotten = asyncio.Event()
-        """somebody removed what we told: it is to be told again"""
+        """somebody removed or spoilt what we told: it is to be told again"""
 
     def start(self) -> None:
         self._mirror.follow(self._prefix, self._hear)
@@ -128,15 +128,29 @@ class Members:
 
     def _hear(self, entry: Entry) -> None:
         self._tally = None
-        if entry.deleted and entry.key == self._key:
-            self.forgotten.set()
-        member = None if entry.deleted else _read(entry)
-        if member is None:
+        if entry.key == self._key:
+            self._hear_own(entry)
+            return
+        if entry.deleted:
             self._known.pop(entry.key, None)
             return
+        member = _read(entry) or self._unknown(entry)
         age = max(self._clock.now() - member.seen_at, timedelta(0))
         left = (MEMBER_EXPIRY - age).total_seconds()
         self._known[entry.key] = _Known(member, self._clock.monotonic() + left)
+
+    def _hear_own(self, entry: Entry) -> None:
+        member = None if entry.deleted else _read(entry)
+        if member is None:
+            self.forgotten.set()
+        elif entry.revision > self._revision:
+            self._told, self._revision = member, entry.revision
+
+    def _unknown(self, entry: Entry) -> Member:
+        """A member of whom nobody can say how it is makes nobody bolder: it counts as unhealthy until it expires."""
+        now = self._clock.now()
+        host = entry.key.removeprefix(self._prefix)
+        return Member(host=host, function=self._function, group=self._group, seen_at=now, unhealthy_since=now)
 
 
 def _read(entry: Entry) -> Member | None:
@@ -144,7 +158,7 @@ def _read(entry: Entry) -> Member | None:
         return Member.model_validate_json(entry.value)
     except ValidationError as error:
         logger.warning(
-            "%s of bucket fleet is damaged (%d errors) and doesn't count: nats kv del fleet %s",
+            "%s of bucket fleet is damaged (%d errors), so that host counts as unhealthy: nats kv del fleet %s",
             entry.key, error.error_count(), entry.key,
         )  # fmt: skip
         return None

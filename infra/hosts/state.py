@@ -45,8 +45,11 @@ class BusLedger:
     def _reflect(self, key: str, value: bytes) -> None:
         try:
             incident = Incident.model_validate_json(value)
-        except ValidationError:
-            logger.exception("the incident stored under %s can't be read; its target is left alone", key)
+        except ValidationError as error:
+            logger.error(
+                "the incident stored under %s is damaged (%d errors), its target is left alone:"
+                " nats kv del incidents %s", key, error.error_count(), key,
+            )  # fmt: skip
             return
         self._mirror[incident.target] = incident
 

@@ -93,9 +93,7 @@ async def bench(scenarios: Sequence[str], seeds: int) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument(
-        "--scenarios", nargs="+", choices=SCENARIOS, default=["reversible", "irreversible", "repeatable"]
-    )
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     options = parser.parse_args(argv)
     return asyncio.run(bench(options.scenarios, options.seeds))
 

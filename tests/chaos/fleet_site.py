@@ -224,7 +224,8 @@ class Site:
         options.setdefault("directory", self.state_of(world.host))
         options.setdefault("clock", world.clock)
         machine = Machine(world.host, world, world)  # type: ignore[arg-type]
-        host = FunctionHost([remedy or draining()], self.configuration(policy), bus, bus, machine, **options)
+        spool = options.pop("spool", bus)
+        host = FunctionHost([remedy or draining()], self.configuration(policy), bus, spool, machine, **options)
         self.stack.push_async_callback(host.stop)
         await host.start()
         return host

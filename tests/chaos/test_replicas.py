@@ -10,12 +10,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bus import subjects
+from bus.port import Bucket
 from functions.core.execution import STOPPED
 from schemas.audit import Step
 from schemas.envelope import Event
+from schemas.fleet import Member
 from schemas.health import Level
 from schemas.incident import IncidentState
 from tests.chaos.fleet_site import (
+    FUNCTION,
     HOST,
     LIMIT,
     STEP,
@@ -107,6 +110,9 @@ async def test_a_thousand_events_restarts_of_the_replicas_and_of_the_broker_are_
     assert any(effect.began > started for effect in effects), (
         "there was work before and after, else this proves nothing"
     )
+    entry = await (await site.bucket(Bucket.FLEET)).get(subjects.group_key("member", "default", FUNCTION, HOST))
+    assert entry is not None
+    assert Member.model_validate_json(entry.value).unhealthy_since is None
     story = await site.records()
     assert len({record.emitter for record in story}) >= 3, "everybody took part, else this proves nothing"
     for tank in TANKS:
@@ -147,7 +153,8 @@ def assert_apart(story: list) -> None:
             began = None
 
 
-async def test_an_old_event_that_comes_late_does_not_end_an_incident_and_a_new_one_does(site):
+async def test_an_old_event_that_comes_late_does_not_end_an_incident_and_a_new_one_does(site, monkeypatch):
+    monkeypatch.setattr("functions.core.engine.BUSY", timedelta(milliseconds=200))
     world = World(HOST, {"a": 22}, clock=SetClock(0.001))
     await site.host(world, draining(actions=2), policy={"default": {"cooldown": "15 minutes"}})
     minute = timedelta(minutes=1)

@@ -16,7 +16,7 @@ from schemas.freeze import Freeze
 from schemas.incident import IncidentState, Pending, Sample
 from schemas.remediation import Gap, Mode, Outcome, Risk
 from schemas.settings.policy import EffectivePolicy, HostPolicy, Policy
-from tests.functions.core.situations import NOW, situation
+from tests.functions.core.situations import IRREVERSIBLE, NOW, RESTART, REVERSIBLE, situation
 from tests.functions.core.tank import Drain, Pour, Restart
 
 CENTURY = timedelta(days=36525)
@@ -82,7 +82,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "max_cooldown": lengths,
     "max_attempts": st.integers(1, 50),
     "max_fixes": st.integers(1, 20),
-    "max_items": st.integers(1, 12),
+    "max_items": st.integers(1, 4),
     "max_amounts": st.dictionaries(st.sampled_from(["litres", "rows"]), st.integers(0, 400)),
     "plan_expiry": lengths,
     "budget": st.fixed_dictionaries(dict.fromkeys(("per_function", "per_host", "irreversible"), st.integers(0, 8))),
@@ -221,10 +221,15 @@ def test_nothing_runs_without_a_mode_that_lets_it(around):
 
 
 CAPS = ["mode", *Risk]
+mixed = st.permutations([(REVERSIBLE,), (RESTART,), (IRREVERSIBLE, IRREVERSIBLE)]).map(plan_of)
 
 
 @settings(max_examples=300)
-@given(situations(), st.sampled_from(CAPS), modes, modes)
+@given(st.one_of(situations(), situations("max_items", plan=mixed)), st.sampled_from(CAPS), modes, modes)
+@example(
+    situation(plan=plan_of([(REVERSIBLE,), (IRREVERSIBLE, IRREVERSIBLE)]), limits={"max_items": 2}),
+    Risk.IRREVERSIBLE, Mode.AUTO, Mode.OBSERVE,
+)  # fmt: skip
 def test_a_lowered_cap_never_acts_more(around, cap, one, other):
     low, high = sorted((one, other), key=lambda mode: mode.rank)
 

@@ -120,12 +120,40 @@ async def test_a_member_that_is_silent_for_long_counts_no_more(site):
     assert one.view(now()).members == 1
 
 
-async def test_a_damaged_member_is_told_and_not_counted(site, caplog):
+async def test_a_damaged_member_is_told_and_counts_as_unhealthy(site, caplog):
     key = subjects.group_key("member", GROUP, FUNCTION, "web-2")
     await (await site.bucket(Bucket.FLEET)).create(key, b"{")
 
-    assert (await permits(site)).view(now()).members == 1
+    view = (await permits(site)).view(now())
+
+    assert (view.members, view.unhealthy) == (2, ("web-2",))
     assert f"nats kv del fleet {key}" in caplog.text
+
+
+async def test_what_a_process_spoils_of_another_host_is_mended_by_that_host(site):
+    one, other = await permits(site), await permits(site, "web-2")
+    key = subjects.group_key("member", GROUP, FUNCTION, "web-1")
+    bucket = await site.bucket(Bucket.FLEET)
+    entry = await bucket.get(key)
+    await bucket.update(key, b"{", entry.revision)
+
+    async def mended():
+        entry = await bucket.get(key)
+        return entry.value != b"{" and Member.model_validate_json(entry.value).host == "web-1"
+
+    await eventually(mended)
+    await eventually(lambda: other.view(now()).unhealthy == ())
+    assert one.view(now()).members == 2
+
+
+async def test_replicas_of_one_host_tell_of_it_as_one(site):
+    one, replica, other = await permits(site), await permits(site), await permits(site, "web-2")
+    await one.report(unhealthy=True)
+    await eventually(lambda: replica.view(now()).unhealthy == other.view(now()).unhealthy == ("web-1",))
+
+    await replica.report(unhealthy=False)
+
+    await eventually(lambda: one.view(now()).unhealthy == other.view(now()).unhealthy == ())
 
 
 async def test_a_member_that_somebody_removed_says_again_that_it_is_there(site):
