@@ -1,10 +1,9 @@
 """The event a collector publishes: how one target is."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.text import Text
 
@@ -39,8 +38,8 @@ class Health(BaseModel):
     level: Level
     previous: Level | None = Field(None, description="Level of the event before; none for the first one.")
     reason: Text = Field("", description="One sentence for a person: what was seen against which limit.")
-    observed_at: datetime = Field(description="When the figures were read.")
-    since: datetime | None = Field(None, description="When this level began.")
+    observed_at: AwareDatetime = Field(description="When the figures were read.")
+    since: AwareDatetime | None = Field(None, description="When this level began.")
     dropped: int = Field(0, ge=0, description="Events lost before this one because the spool was full.")
 
     @classmethod

@@ -23,6 +23,10 @@ REMEMBERED = 10_000
 """Targets whose latest observation is kept; more are a flood of forged events, and are observed each time."""
 
 
+LISTED_FOR = 1.0
+"""Seconds for which a list of targets serves all events of a burst."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What was seen of a target. Nothing seen means unknown, and the gap says why."""
@@ -44,6 +48,7 @@ class Observer:
         self._clock = clock
         self.executor = executor
         self._timeout = timeout.total_seconds()
+        self._targets: tuple[Any, float, list[str]] | None = None
         self._latest: dict[str, Observation] = {}
         self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -88,9 +93,14 @@ class Observer:
         """What could be done about it. Raises ProbeError. May take long on large trees."""
         return await self.in_thread(lambda: self._remedy.survey(case, observation.seen, self._probes), deadline=False)
 
-    async def targets(self, settings: Any) -> list[str]:
-        """Every target the function knows here. Raises ProbeError."""
-        return await self.in_thread(lambda: self._remedy.targets(settings, self._probes))
+    async def targets(self, settings: Any, *, anew: bool = True) -> list[str]:
+        """Every target the function knows here; unless *anew*, a list of this second will do. Raises ProbeError."""
+        began, known = self._clock.monotonic(), self._targets
+        if not anew and known is not None and known[0] is settings and began - known[1] < LISTED_FOR:
+            return known[2]
+        found = await self.in_thread(lambda: self._remedy.targets(settings, self._probes))
+        self._targets = settings, began, found
+        return found
 
     async def in_thread(self, read: Callable[[], Answer], *, deadline: bool = True) -> Answer:
         """Run *read* in a thread. Raises ProbeError when the deadline passes; the thread is then left to itself."""

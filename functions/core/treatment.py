@@ -12,7 +12,7 @@ from functions.core.execution import Execution
 from functions.core.guard import ask, before_plan, decide
 from functions.core.observation import Observation
 from functions.core.plan import Plan
-from functions.core.ports import Held
+from functions.core.ports import Held, NotStored
 from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.recovery import recover
 from functions.core.remedy import Case
@@ -153,7 +153,7 @@ class Treatment:
         """The configuration permits, an event only points: a target that is none here is refused, told once."""
         target, strangers, remedy = self._case.target, self._practice.strangers, self._practice.remedy
         try:
-            targets = await self._practice.observer.targets(self._case.settings)
+            targets = await self._practice.observer.targets(self._case.settings, anew=False)
         except ProbeError as error:
             logger.warning("%s: its targets can't be listed, so nothing is done: %s", remedy.name, error)
             return False
@@ -186,8 +186,12 @@ class Treatment:
         known = "flapping" in incident.refusals and flaps(self._policy, incident, self._practice.now())
         if incident.alerted_at is None and not known:
             await self._file.audit(Step.OPENED, gap=incident.gap, text=self._reason())
-            await self._file.remember(alerted_at=await self._alert_opened())
-        await group.report(self._practice, self._file, unhealthy=True)
+            self._file.note(alerted_at=await self._alert_opened())  # stored with what follows
+        try:
+            await group.report(self._practice, self._file, unhealthy=True)
+        except NotStored:
+            await self._file.remember()
+            raise
 
     async def _alert_opened(self) -> datetime | None:
         event = self._case.event
@@ -214,6 +218,7 @@ class Treatment:
             text = f"no plan for {self._case.target}: {error}"
             await self._file.audit(Step.REFUSED, rule="survey", outcome=Outcome.INCONCLUSIVE, text=text)
             await self._file.tell(Step.REFUSED, text, outcome=Outcome.INCONCLUSIVE, final=True)
+            await self._file.remember()
             return None
         return self._practice.remedy.plan(case, observation.seen, found)
 

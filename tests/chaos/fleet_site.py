@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ LIMIT = 10
 """Litres at which a tank is healthy."""
 STEP = 3
 """Litres that one action drains."""
+REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60
 """Seconds that a test waits for what must come."""
 
@@ -238,6 +241,26 @@ class Site:
         await self.bus.publish(
             subjects.health(host, "water", "level", target), event.body(), message_id=event.id
         )  # fmt: skip
+
+    async def ansai(self, *arguments: str) -> tuple[int, str, str]:
+        """Run the command line as somebody on that host does; its status, and what it said and complained of."""
+        home = self.directory / "operator"
+        home.mkdir(exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSAI_", "XDG_"))}
+        ours = {
+            "HOME": str(home), "XDG_STATE_HOME": str(self.state_of(HOST).parent), "PYTHONPATH": str(REPOSITORY),
+            "PYTHONWARNINGS": "error", "ANSAI_HOST": HOST, "ANSAI_BUS__URL": self.server.url,
+            "ANSAI_BUS__LEASE_TTL": f"{self.settings.lease_ttl.total_seconds()} s",
+            "ANSAI_BUS__AUDIT_MAX_SIZE": str(self.settings.audit_max_size),
+            "ANSAI_POLICY__FREEZE_FILE": str(self.freeze_file),
+        }  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "infra.cli.main", *arguments, cwd=home, env=kept | ours,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said, complained = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, said.decode(), complained.decode()
 
     # What is on the bus.
 

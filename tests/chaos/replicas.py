@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.fleet_site import HOST, Effect, Site
+from tests.chaos.fleet_site import HOST, REPOSITORY, Effect, Site
 from tests.chaos.replica import FileWorld, Job, argv
 
-REPOSITORY = Path(__file__).parents[2]
 START = 60
 """Seconds that a process may take until it consumes, on a machine with much else to do."""
 

@@ -11,7 +11,7 @@ from infra.hosts.function_host import FunctionHost
 from schemas.alert import AlertState
 from schemas.audit import Step
 from schemas.fleet import Spent
-from tests.chaos.fleet_site import HOST, SetClock, Site, World, draining, open_site, until
+from tests.chaos.fleet_site import FUNCTION, HOST, SetClock, Site, World, draining, open_site, until
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 COOLDOWN = 15 * MINUTE
@@ -149,7 +149,7 @@ async def test_an_incident_that_a_clock_a_day_ahead_wrote_is_taken_over_with_its
     assert (await site.verified()).problems == ()
 
 
-async def test_what_a_clock_a_day_ahead_spent_of_the_budget_counts_and_does_not_block_for_ever(site):
+async def test_what_a_clock_a_day_ahead_spent_of_the_budget_blocks_nobody_for_a_day(site):
     ahead = Patient(site, begin=datetime.now(UTC) + DAY)
     budget = {"budget": {"per_function": 1, "per_host": 1, "irreversible": 5}}
     await ahead.start(**budget)
@@ -157,18 +157,16 @@ async def test_what_a_clock_a_day_ahead_spent_of_the_budget_counts_and_does_not_
     await until(lambda: site.records(Step.UNHEALED))
     await ahead.host.stop()
     entry = await (await site.bucket(Bucket.FLEET)).get(subjects.spent_key(HOST))
-    assert Spent.model_validate_json(entry.value).attempts
+    assert entry is not None
+    assert Spent.model_validate_json(entry.value).attempts[FUNCTION]
 
-    right = Patient(site, water=ahead.world.water["a"])
+    right = Patient(site, water=25)
     await right.start(**budget)
-    await right.let_pass(20)
-    await until(lambda: site.records(Step.REFUSED, rule="budget"))
-    assert right.world.done == []
-
-    right.clock.advance(DAY + timedelta(hours=1))
-    await right.let_pass(20, lambda: len(right.world.done) == 2)
-    await until(lambda: site.records(Step.HEALED))
-    assert right.world.done == SECOND
+    await right.let_pass(80, lambda: len(right.world.done) == 2)
+    assert right.world.done == ["a from 25", "a from 22"]
+    await right.let_pass(40)
+    await until(lambda: site.alerts(AlertState.REFUSED, saying="refused by budget"))
+    assert len(right.world.done) == 2, "what it spent itself counts"
 
 
 def window(cron: str, duration: str) -> dict[str, object]:

@@ -1,9 +1,6 @@
 """The kill switch by file, key and command: three processes in the midst of long plans stop, and stay stopped."""
 
-import asyncio
 import json
-import os
-import sys
 import time
 from collections import Counter
 
@@ -14,8 +11,8 @@ from bus.subjects import FREEZE
 from schemas.audit import Step
 from schemas.freeze import Freeze
 from schemas.incident import IncidentState
-from tests.chaos.fleet_site import HOST, LIMIT, STEP, Site, open_site, until
-from tests.chaos.replicas import REPOSITORY, Replicas
+from tests.chaos.fleet_site import LIMIT, STEP, Site, open_site, until
+from tests.chaos.replicas import Replicas
 
 TANKS = [f"tank{number}" for number in range(5)]
 ACTIONS = 60
@@ -45,27 +42,8 @@ async def by_key(site: Site, on: bool) -> None:
 
 
 async def by_command(site: Site, on: bool) -> None:
-    code, _, complained = await ansai(site, "freeze", "on" if on else "off", "--reason", "storage is being moved")
+    code, _, complained = await site.ansai("freeze", "on" if on else "off", "--reason", "storage is being moved")
     assert code == 0, complained
-
-
-async def ansai(site: Site, *arguments: str) -> tuple[int, str, str]:
-    """Run the command line as somebody on the host does, with settings of this site only."""
-    home = site.directory / "operator"
-    home.mkdir(exist_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSAI_", "XDG_"))}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "infra.cli.main", *arguments, cwd=home, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=kept | {
-            "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error",
-            "XDG_STATE_HOME": str(site.state_of(HOST).parent), "ANSAI_HOST": HOST, "ANSAI_BUS__LEASE_TTL": "2 s",
-            "ANSAI_BUS__URL": site.server.url, "ANSAI_POLICY__FREEZE_FILE": str(site.freeze_file),
-        },
-    )  # fmt: skip
-    said, complained = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said.decode(), complained.decode()
 
 
 async def acting(site: Site) -> int:
@@ -144,18 +122,18 @@ async def test_the_command_freezes_a_host_whose_bus_is_down_and_says_that_only_t
     await replicas.start()
     await site.server.stop()
 
-    code, _, complained = await ansai(site, "freeze", "on", "--reason", "the network is down")
+    code, _, complained = await site.ansai("freeze", "on", "--reason", "the network is down")
     assert code == 1
     assert "only this host is frozen" in complained
     await site.server.start()
     await site.report("tank:a")
     await until(lambda: refused_by_freeze(site, "tank:a"), lambda: replicas.said)
-    code, said, complained = await ansai(site, "freeze", "status", "--json")
+    code, said, complained = await site.ansai("freeze", "status", "--json")
     assert code == 0, complained
     assert json.loads(said)["frozen"] is True
     assert replicas.effects == []
 
-    code, _, complained = await ansai(site, "freeze", "off")
+    code, _, complained = await site.ansai("freeze", "off")
     assert code == 0, complained
     await until(lambda: replicas.world.level("a") == LIMIT, lambda: replicas.said)
     await replicas.stop()

@@ -150,3 +150,15 @@ def test_what_a_clock_a_day_ahead_wrote_begins_to_wait_now():
     assert mended.ineffective == {"rung1": NOW + 6 * HOUR}
     assert mended.pending is not None
     assert (mended.pending.requested_at, mended.pending.expires_at) == (NOW, NOW + 3 * HOUR)
+
+
+def test_the_alarm_is_as_old_as_the_latest_word_of_that_signal_or_as_the_incident():
+    opened = incident(samples=(), opened_at=NOW - HOUR)
+    told = (
+        Sample(at=NOW - MINUTE, source="level", unhealthy=True),
+        Sample(at=NOW - SECOND, source="level", unhealthy=False),
+        Sample(at=NOW, source="probe", unhealthy=True),
+    )
+
+    assert evidence.alarmed_at(opened, "level") == NOW - HOUR
+    assert evidence.alarmed_at(incident(samples=told, opened_at=NOW - HOUR), "level") == NOW - MINUTE

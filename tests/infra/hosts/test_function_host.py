@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from bus import subjects
 from bus.port import StreamName
 from schemas.audit import AuditRecord
-from schemas.envelope import Event
 from schemas.health import Level
 from tests.functions.core.tank import Drain, Tanks, remedy
 from tests.infra.hosts.conftest import HOST, event, until
@@ -79,6 +79,7 @@ async def test_ten_copies_of_an_event_at_three_replicas_are_one_plan_and_one_set
         (b"{", "JSON"),
         (b"[]", "message"),
         (event().body().replace(b'"level":"critical"', b'"level":7'), "data.level"),
+        (re.sub(rb'("observed_at":"[^"]*)Z"', rb'\1"', event().body()), "data.observed_at"),
         (event().body().replace(b".v1", b".v9"), "only ansai.health.water.level.v1 is understood"),
         (event(age=-timedelta(days=400)).body(), "in the future"),
         (event("tank:other").body(), "subject is not that of its target"),
