@@ -109,6 +109,11 @@ class CaseFile:
             self._stored = self.incident
         return self.incident
 
+    async def keep(self) -> None:
+        """Store what was noted, if anything was. Raises LedgerConflict, NotStored."""
+        if self.incident is not None:
+            await self.remember()
+
     async def close(self) -> None:
         """The target is healthy again."""
         assert self.incident is not None

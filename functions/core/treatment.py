@@ -1,5 +1,6 @@
 """One run over one target, under its leases: remember, plan, ask the guard; then carry out, ask a person, or tell."""
 
+import contextlib
 import dataclasses
 import logging
 from datetime import datetime
@@ -12,7 +13,7 @@ from functions.core.execution import Execution
 from functions.core.guard import ask, before_plan, decide
 from functions.core.observation import Observation
 from functions.core.plan import Plan
-from functions.core.ports import Held, NotStored
+from functions.core.ports import Held, LedgerConflict, NotStored
 from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.recovery import recover
 from functions.core.remedy import Case
@@ -48,6 +49,14 @@ class Treatment:
 
     async def run(self) -> Verdict:
         """The whole path. Raises NotStored, LedgerConflict, Fenced: then nothing more was done."""
+        try:
+            return await self._run_through()
+        except NotStored:
+            with contextlib.suppress(NotStored, LedgerConflict):
+                await self._file.keep()  # that people were alerted; else the next try would alert them again
+            raise
+
+    async def _run_through(self) -> Verdict:
         practice, file = self._practice, self._file
         await file.open()
         if file.incident is not None and file.incident.untold:
@@ -124,6 +133,7 @@ class Treatment:
         assert self._file.incident is not None
         incident = await self._approvals.expire(self._file.incident)
         if incident.state is IncidentState.STUCK and authority in {Authority.EVENT, Authority.APPROVAL}:
+            await self._file.remember()
             return SETTLED
         self._file.note(
             samples=evidence.looked(
@@ -187,11 +197,7 @@ class Treatment:
         if incident.alerted_at is None and not known:
             await self._file.audit(Step.OPENED, gap=incident.gap, text=self._reason())
             self._file.note(alerted_at=await self._alert_opened())  # stored with what follows
-        try:
-            await group.report(self._practice, self._file, unhealthy=True)
-        except NotStored:
-            await self._file.remember()
-            raise
+        await group.report(self._practice, self._file, unhealthy=True)
 
     async def _alert_opened(self) -> datetime | None:
         event = self._case.event

@@ -1,9 +1,9 @@
 """Where a holder that slept through its lease is stopped: the latest token that acted on a resource, in a file."""
 
+import errno
 import fcntl
 import os
 import re
-import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -42,9 +42,8 @@ class LocalFence:
     def passing(self, tokens: Mapping[str, Token]) -> Iterator[None]:
         """See `functions.core.ports.Fence`. The locks end with the process that holds them, however it ends."""
         with ExitStack() as stack:
-            parent = stack.enter_context(self._opened())
             names = sorted((target_token(resource), resource) for resource in tokens)  # so that none wait for another
-            files = {resource: stack.enter_context(self._locked(parent, name)) for name, resource in names}
+            files = {resource: stack.enter_context(self._locked(name)) for name, resource in names}
             newer = []
             for name, resource in names:
                 stored, token = self._read(files[resource], name), tokens[resource]
@@ -60,37 +59,30 @@ class LocalFence:
             yield
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _locked(self, name: str) -> Iterator[int]:
+        file = self._opened(name)
         try:
-            try:
-                parent = os.open(self._directory, flags)
-            except FileNotFoundError:
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                parent = os.open(self._directory, flags)
-        except OSError as error:
-            raise ToolError(
-                f"nothing is changed without a fence: open {self._directory}: {error.strerror};"
-                f" it must be a directory that this user may write to"
-            ) from error
-        try:
-            yield parent
-        finally:
-            os.close(parent)
-
-    @contextmanager
-    def _locked(self, parent: int, name: str) -> Iterator[int]:
-        try:
-            file = os.open(name, _OPEN, 0o600, dir_fd=parent)
-        except OSError as error:
-            raise self._unusable(name, f"open: {error.strerror}") from error
-        try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise self._unusable(name, "it is no regular file")
             self._lock(file, name)
             yield file
         finally:
             os.close(file)
+
+    def _opened(self, name: str) -> int:
+        """Anything but a regular file fails here, or when it is read: as few calls as can be, for each change waits."""
+        path = self._directory / name
+        try:
+            try:
+                return os.open(path, _OPEN, 0o600)
+            except FileNotFoundError:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                return os.open(path, _OPEN, 0o600)
+        except (NotADirectoryError, PermissionError, FileExistsError) as error:
+            raise ToolError(
+                f"nothing is changed without a fence: open {path}: {error.strerror};"
+                f" {self._directory} must be a directory that this user may write to"
+            ) from error
+        except OSError as error:
+            raise self._unusable(name, f"open: {error.strerror}") from error
 
     def _lock(self, file: int, name: str) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -114,7 +106,8 @@ class LocalFence:
         try:
             content = os.pread(file, _LENGTH + 1, 0)
         except OSError as error:
-            raise self._unusable(name, f"read: {error.strerror}") from error
+            seen = "it is no regular file" if error.errno == errno.ESPIPE else f"read: {error.strerror}"
+            raise self._unusable(name, seen) from error
         if not content:
             return None
         match = _CONTENT.fullmatch(content)

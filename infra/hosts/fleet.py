@@ -29,6 +29,8 @@ class FleetMirror:
         self._entries: dict[str, Entry] = {}
         self._followers: list[tuple[str, Follower]] = []
         self._cells: dict[str, Cell[Any]] = {}
+        self.desks: dict[str, Any] = {}
+        """those of `infra.hosts.desk`, one a budget: who shares the mirror shares them"""
         self.on_problem: list[Callable[[], None]] = []
         """called when `problem` has changed"""
 
