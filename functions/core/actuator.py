@@ -1,8 +1,6 @@
 """The two ways to carry out a plan: live, or foretold. The engine walks the ladder the same with either."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any, Protocol
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 from functions.core.observation import Observation
 from functions.core.plan import Action, Planned
 from functions.core.ports import Fence, Fenced, Token, ToolError, Tools
+from functions.core.threads import Threads
 from schemas.audit import Step
 from schemas.incident import Incident, IncidentState
 from schemas.remediation import ActionResult, Gap, Mode, Outcome
@@ -48,14 +47,14 @@ class Live:
     mode = Mode.AUTO
 
     def __init__(
-        self, tools: Tools, fence: Fence, tokens: Mapping[str, Token], executor: Executor, journal: Journal,
+        self, tools: Tools, fence: Fence, tokens: Mapping[str, Token], threads: Threads, journal: Journal,
         look: Callable[[], Observation], observe: Callable[[], Awaitable[Observation]], *, settles: bool,
     ) -> None:  # fmt: skip
         """*look* observes at once, in the calling thread; *observe* when the target has settled."""
         self._tools = tools
         self._fence = fence
         self._tokens = tokens
-        self._executor = executor
+        self._threads = threads
         self._journal = journal
         self._look = look
         self._observe = observe
@@ -74,8 +73,7 @@ class Live:
 
     async def apply(self, action: Action) -> ActionResult:
         """Apply without writing down: the caller has. Raises Fenced when a later holder has acted."""
-        loop = asyncio.get_running_loop()
-        result, self._seen = await loop.run_in_executor(self._executor, self._apply_and_look, action)
+        result, self._seen = await self._threads.run(lambda: self._apply_and_look(action))
         return result
 
     def _apply_and_look(self, action: Action) -> tuple[ActionResult, Observation | None]:

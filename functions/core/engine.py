@@ -6,7 +6,6 @@ event ─▶ fresh? ─▶ observe ─▶ gap ─▶ closed and no open incident
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +17,7 @@ from functions.core.practice import SETTLED, Practice, Verdict
 from functions.core.remedy import AnyRemedy, Case, is_glob, match_target
 from functions.core.situation import Authority
 from functions.core.steadiness import Steadiness
+from functions.core.threads import Threads
 from functions.core.treatment import Treatment
 from schemas.alert import AlertState, Severity
 from schemas.approval import Approval
@@ -52,8 +52,8 @@ class Engine:
         self.remedy = remedy
         self.host = host
         self._stopping = False
-        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix=remedy.name)
-        observer = Observer(remedy, ports.probes, clock, self._executor, read_timeout)
+        self._threads = Threads(remedy.name, THREADS)
+        observer = Observer(remedy, ports.probes, clock, self._threads, read_timeout)
         self._practice = Practice(
             remedy, settings, policy, host, observer, ports, clock, Steadiness(clock), stopping=lambda: self._stopping
         )
@@ -84,7 +84,7 @@ class Engine:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, *self._running, return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
 
     def settles(self, event: Event[Any]) -> bool:
         """Whether nothing is to be done about a fresh event, as far as is known without reading anything.

@@ -1,6 +1,5 @@
 """Carrying out a plan that the guard let pass: take a place among the hosts, climb, conclude."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -73,9 +72,9 @@ class Execution:
 
         Raises Fenced, NotStored.
         """
-        fence, executor = self._practice.ports.fence, self._practice.observer.executor
+        fence, threads = self._practice.ports.fence, self._practice.observer.threads
         try:
-            await asyncio.get_running_loop().run_in_executor(executor, fence.admit, self._held.tokens)
+            await threads.run(lambda: fence.admit(self._held.tokens))
         except ToolError as error:
             raise NotStored(str(error)) from error
 
@@ -107,7 +106,7 @@ class Execution:
     def _live(self) -> Live:
         observer, ports = self._practice.observer, self._practice.ports
         return Live(
-            ports.tools, ports.fence, self._held.tokens, observer.executor, self._file,
+            ports.tools, ports.fence, self._held.tokens, observer.threads, self._file,
             lambda: observer.look(self._case), self._settle_and_observe, settles=bool(self._policy.settle),
         )  # fmt: skip
 

@@ -5,13 +5,13 @@ So a burst of events about one target costs one read, and a backlog is collapsed
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from functions.core.remedy import AnyRemedy, Case
+from functions.core.threads import Threads
 from schemas.clock import Clock
 from schemas.facts.files import Fact
 from schemas.probes import ProbeError, Probes
@@ -42,11 +42,11 @@ class Observation:
 class Observer:
     """Runs a remedy's blocking reads in threads, each with a deadline."""
 
-    def __init__(self, remedy: AnyRemedy, probes: Probes, clock: Clock, executor: Executor, timeout: timedelta) -> None:
+    def __init__(self, remedy: AnyRemedy, probes: Probes, clock: Clock, threads: Threads, timeout: timedelta) -> None:
         self._remedy = remedy
         self._probes = probes
         self._clock = clock
-        self.executor = executor
+        self.threads = threads
         self._timeout = timeout.total_seconds()
         self._targets: tuple[Any, float, list[str]] | None = None
         self._latest: dict[str, Observation] = {}
@@ -104,7 +104,7 @@ class Observer:
 
     async def in_thread(self, read: Callable[[], Answer], *, deadline: bool = True) -> Answer:
         """Run *read* in a thread. Raises ProbeError when the deadline passes; the thread is then left to itself."""
-        future = asyncio.get_running_loop().run_in_executor(self.executor, read)
+        future = self.threads.run(read)
         try:
             async with asyncio.timeout(self._timeout if deadline else None):
                 return await future

@@ -1,0 +1,74 @@
+"""Few threads for blocking calls, none of which keeps the process alive."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from functions.core.threads import Threads
+from tests.e2e.conftest import REPOSITORY
+
+
+@pytest.fixture
+def threads():
+    made = Threads("test", 2)
+    yield made
+    made.stop()
+
+
+async def test_a_call_answers_or_raises_what_it_raised(threads):
+    assert await threads.run(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(lambda: 1 / 0)
+
+
+async def test_no_more_calls_than_threads_run_at_once_and_the_others_follow(threads):
+    running, most, lock, go = 0, 0, threading.Lock(), threading.Event()
+
+    def call() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go.wait(10)
+        with lock:
+            running -= 1
+
+    calls = [threads.run(call) for _ in range(6)]
+    while running < 2:
+        await asyncio.sleep(0.001)
+    go.set()
+    await asyncio.gather(*calls)
+
+    assert most == 2
+
+
+async def test_what_was_cancelled_before_its_turn_is_not_called(threads):
+    go, called = threading.Event(), []
+    first = [threads.run(lambda: go.wait(10)) for _ in range(2)]
+    late = threads.run(lambda: called.append("late"))
+
+    late.cancel()
+    go.set()
+    await asyncio.gather(*first)
+    await threads.run(lambda: None)
+
+    assert called == []
+
+
+def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process():
+    program = (
+        "import asyncio, threading\n"
+        "from functions.core.threads import Threads\n"
+        "async def main():\n"
+        "    Threads('test', 1).run(threading.Event().wait)\n"
+        "    await asyncio.sleep(0.05)\n"
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
