@@ -7,6 +7,8 @@ what it does around each call costs more than most of our reads.
 import asyncio
 import contextlib
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -33,7 +35,8 @@ class Threads:
         if self._under_way > self._started and self._started < self._most:
             self._started += 1
             name = f"{self._name}-{self._started}"
-            threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
+            answers = _ANSWERS.setdefault(loop, _Answers(loop))
+            threading.Thread(target=self._work, args=(answers,), name=name, daemon=True).start()
         return future
 
     def stop(self) -> None:
@@ -41,18 +44,17 @@ class Threads:
         for _ in range(self._started):
             self._calls.put(None)
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-            while (item := self._calls.get()) is not None:
-                call, future = item
-                answer, error = None, None
-                if not future.cancelled():
-                    try:
-                        answer = call()
-                    except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
-                        error = raised
-                loop.call_soon_threadsafe(self._settle, future, answer, error)
-                del item, call, future, answer, error  # nothing is kept alive while waiting for the next
+    def _work(self, answers: "_Answers") -> None:
+        while (item := self._calls.get()) is not None:
+            call, future = item
+            answer, error = None, None
+            if not future.cancelled():
+                try:
+                    answer = call()
+                except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
+                    error = raised
+            answers.give(lambda done=future, answer=answer, error=error: self._settle(done, answer, error))  # type: ignore[misc]
+            del item, call, future, answer, error  # nothing is kept alive while waiting for the next
 
     def _settle(self, future: "asyncio.Future[Any]", answer: Any, error: BaseException | None) -> None:
         self._under_way -= 1
@@ -62,3 +64,31 @@ class Threads:
             future.set_exception(error)
         else:
             future.set_result(answer)
+
+
+class _Answers:
+    """Brings the answers of all threads to one loop: it is woken once for all that have gathered."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._gathered: deque[Callable[[], None]] = deque()
+        self._woken = False
+
+    def give(self, settle: Callable[[], None]) -> None:
+        """From any thread."""
+        self._gathered.append(settle)
+        if self._woken:
+            return  # it was set before it looks, so it will see ours
+        self._woken = True
+        loop = self._loop()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                loop.call_soon_threadsafe(self._settle_all)
+
+    def _settle_all(self) -> None:
+        self._woken = False
+        while self._gathered:
+            self._gathered.popleft()()
+
+
+_ANSWERS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Answers]" = weakref.WeakKeyDictionary()
