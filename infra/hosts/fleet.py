@@ -102,6 +102,8 @@ class Cell(Generic[Kept]):
         self._revision = 0
         self._value: Kept | None = None
         self._damage = ""
+        self._writing: tuple[bytes, Kept] | None = None
+        """what we are writing: the watch may tell of it before the answer comes"""
         self.arrived = 0.0
         """monotonic, when we learnt of the present value"""
         if (entry := mirror.get(key)) is not None:
@@ -138,10 +140,14 @@ class Cell(Generic[Kept]):
     async def replace(self, value: Kept, judged: int) -> None:
         """*judged*: the revision upon which *value* rests. Raises Conflict when it is another one by now, BusError."""
         body = value.model_dump_json().encode()
-        if judged:
-            revision = await self._mirror.bucket.update(self.key, body, judged)
-        else:
-            revision = await self._mirror.bucket.create(self.key, body)
+        self._writing = body, value
+        try:
+            if judged:
+                revision = await self._mirror.bucket.update(self.key, body, judged)
+            else:
+                revision = await self._mirror.bucket.create(self.key, body)
+        finally:
+            self._writing = None
         if revision > self._revision:  # else the watch was faster, and has told of somebody's next one already
             self._revision, self._value, self._damage, self.arrived = revision, value, "", time.monotonic()
 
@@ -162,6 +168,9 @@ class Cell(Generic[Kept]):
         self._revision = entry.revision if entry is not None else 0
         self._value, self._damage, self.arrived = None, "", time.monotonic()
         if entry is None:
+            return
+        if self._writing is not None and self._writing[0] == entry.value:
+            self._value = self._writing[1]
             return
         try:
             self._value = self._model.model_validate_json(entry.value)

@@ -21,6 +21,10 @@ class BusLedger:
         self._host = host
         self._function = function
         self._mirror: dict[str, Incident] = {}
+        self._open: dict[str, Incident] = {}
+        """those of the mirror that are open"""
+        self._saving: dict[str, tuple[bytes, Incident]] = {}
+        """key → what we are writing: the watch may tell of it before the answer comes"""
         self._known: dict[str, int] = {}
         """key → the revision that we wrote or heard of last: what is older is no news"""
         self._watch = BucketWatch(incidents, subjects.state_prefix(host, function), self._hear)
@@ -38,9 +42,22 @@ class BusLedger:
             return
         self._known[entry.key] = entry.revision
         if entry.deleted:
-            self._mirror = {target: each for target, each in self._mirror.items() if self._key(target) != entry.key}
+            for target in [target for target in self._mirror if self._key(target) == entry.key]:
+                del self._mirror[target]
+                self._open.pop(target, None)
+            return
+        value, incident = self._saving.get(entry.key, (b"", None))
+        if incident is not None and value == entry.value:
+            self._keep(incident)
         else:
             self._reflect(entry.key, entry.value)
+
+    def _keep(self, incident: Incident) -> None:
+        self._mirror[incident.target] = incident
+        if incident.open:
+            self._open[incident.target] = incident
+        else:
+            self._open.pop(incident.target, None)
 
     def _reflect(self, key: str, value: bytes) -> None:
         try:
@@ -51,17 +68,16 @@ class BusLedger:
                 " nats kv del incidents %s", key, error.error_count(), key,
             )  # fmt: skip
             return
-        self._mirror[incident.target] = incident
+        self._keep(incident)
 
     def _key(self, target: str) -> str:
         return subjects.state_key(self._host, self._function, target)
 
     def is_open(self, target: str) -> bool:
-        incident = self._mirror.get(target)
-        return incident is not None and incident.open
+        return target in self._open
 
     def open_incidents(self) -> list[Incident]:
-        return [incident for incident in self._mirror.values() if incident.open]
+        return list(self._open.values())
 
     async def load(self, target: str) -> Remembered:
         """Raises NotStored when the bus does not answer or the value can't be read."""
@@ -80,6 +96,7 @@ class BusLedger:
 
     async def save(self, incident: Incident, revision: int) -> int:
         key, value = self._key(incident.target), incident.model_dump_json().encode()
+        self._saving[key] = value, incident
         try:
             if revision:
                 new = await self._incidents.update(key, value, revision)
@@ -89,6 +106,9 @@ class BusLedger:
             raise LedgerConflict(f"somebody else wrote the incident of {incident.target} first") from error
         except BusError as error:
             raise NotStored(f"the incident of {incident.target} can't be stored: {error}") from error
+        finally:
+            self._saving.pop(key, None)
         if new > self._known.get(key, 0):  # else the watch was faster, and has told of somebody's next one already
-            self._mirror[incident.target], self._known[key] = incident, new
+            self._known[key] = new
+            self._keep(incident)
         return new
