@@ -55,7 +55,7 @@ def replace(path: Path, body: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             os.unlink(temporary)
         raise
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -63,7 +63,7 @@ def make_directory(path: Path) -> None:
     if path.is_dir():
         return
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -77,7 +77,8 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in it survive a power failure. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

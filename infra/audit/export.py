@@ -31,6 +31,7 @@ from typing import IO, Any, Self
 
 from bus import subjects
 from bus.port import Bus, Stored, StreamName
+from infra.audit.durable import sync_directory
 from infra.audit.form import signed_manifest
 from infra.audit.keys import Signer
 from infra.audit.reading import NoRecord, checkpoint, segment
@@ -203,25 +204,17 @@ def _drafted(directory: Path) -> Iterator[Path]:
         raise ExportFailed(f"{directory} can't be written: {error.strerror}: {parent}") from error
     try:
         yield draft
-        _sync(draft)
+        sync_directory(draft)
         if os.path.lexists(directory):
             raise ExportFailed(f"{directory} has come into being meanwhile, and nothing is overwritten")
         os.rename(draft, directory)
-        _sync(parent)
+        sync_directory(parent)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise ExportFailed(f"{directory} can't be written: {error.strerror or error}") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _create(path: Path) -> IO[bytes]:

@@ -6,8 +6,8 @@ Each against a bare nats-py loop with as many in flight. Closed gap: consume, va
 Incident: lease, incident, alert, guard, audit, one action, verification, report, by 16 functions in one process, each
 with an audit chain of its own. The bare loop builds the same messages with the same models and does the same key-value
 operations and publishes in the same order, its audit records chained by hash, each signed and appended behind the one
-before, and nothing else; it has no guard, no fence, no recovery. Audit: records of 16 chains, nothing else. Each run is a
-process of its own; runs alternate and medians are printed.
+before, and nothing else; it has no guard, no fence, no recovery. Audit: records of 16 chains, nothing else. Each run
+is a process of its own; runs alternate and medians are printed.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """A bus of either kind, and a real server that can be stopped."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +13,6 @@ from schemas.settings.bus import BusSettings
 from tests.servers import NatsServer, running_server
 
 Joined = Callable[[], Awaitable[Bus]]
-
-
-async def eventually(condition: Callable[[], object], within: float = 20) -> None:
-    """Return when *condition* holds; fail when it doesn't within so many seconds."""
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

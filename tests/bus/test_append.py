@@ -12,8 +12,8 @@ from bus import subjects
 from bus.jetstream import JetStreamBus, connect
 from bus.port import Bucket, Conflict, Rejected, StreamName, Unavailable
 from schemas.settings.bus import BusSettings, Credentials
-from tests.bus.conftest import eventually
 from tests.servers import NatsServer, running_server
+from tests.waiting import until
 
 TRAIL = subjects.audit("web-1", "disk.free_space", "e1")
 
@@ -47,7 +47,7 @@ async def test_what_is_on_its_way_is_not_refused_with_what_waits(server: NatsSer
     await server.pause()
     try:
         appending = asyncio.create_task(nats_bus.append(TRAIL, b"on its way", expected_last=0))
-        await eventually(lambda: nats_bus._outbox._waiting)
+        await until(lambda: nats_bus._outbox._waiting)
         nats_bus._outbox.refuse_unsent(lambda subject: True, Rejected("gone"))
     finally:
         server.resume()
@@ -75,7 +75,7 @@ async def test_a_connection_that_breaks_before_the_answer_is_unavailable_at_once
 ):
     await server.pause()
     appending = asyncio.create_task(nats_bus.append(TRAIL, b"?", expected_last=0))
-    await eventually(lambda: nats_bus._outbox._waiting)
+    await until(lambda: nats_bus._outbox._waiting)
     await server.kill()
     with pytest.raises(Unavailable, match="whether it is stored is not known"):
         await appending
@@ -87,7 +87,7 @@ async def test_a_connection_that_breaks_before_the_answer_is_unavailable_at_once
 async def test_a_server_that_is_away_is_unavailable_for_every_question(server: NatsServer):
     bus = await connect(BusSettings(publish_deadline=timedelta(milliseconds=500)), name="short", url=server.url)
     await server.stop()
-    await eventually(lambda: not bus.connected)
+    await until(lambda: not bus.connected)
     questions = (
         bus.append(TRAIL, b"", expected_last=0),
         bus.last(TRAIL),
@@ -111,7 +111,7 @@ async def test_an_append_that_is_cancelled_leaves_nothing_behind(
                 await nats_bus.append(TRAIL, b"forgotten", expected_last=0 if answer == "stored" else 7)
     finally:
         server.resume()
-    await eventually(lambda: not nats_bus._outbox._waiting)
+    await until(lambda: not nats_bus._outbox._waiting)
     assert await nats_bus.append(TRAIL, b"next", expected_last=1 if answer == "stored" else 0)
     gc.collect()
     assert complaints == []

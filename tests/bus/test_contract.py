@@ -9,7 +9,8 @@ import pytest
 
 from bus import subjects
 from bus.port import Bucket, Bus, Conflict, Entry, Message, Rejected, StreamName, Subscription, Usage
-from tests.bus.conftest import Joined, eventually
+from tests.bus.conftest import Joined
+from tests.waiting import until
 
 SUBJECT = subjects.health("web-1", "disk", "pressure", "/")
 OTHER = subjects.health("web-1", "disk", "pressure", "/home")
@@ -41,7 +42,7 @@ async def test_what_is_published_is_consumed_once_and_in_order(bus: Bus):
     for number in range(20):
         await bus.publish(SUBJECT, b"%d" % number)
 
-    await eventually(lambda: len(collector.got) == 20)
+    await until(lambda: len(collector.got) == 20)
     assert collector.got == [(SUBJECT, b"%d" % number, 1) for number in range(20)]
 
 
@@ -49,7 +50,7 @@ async def test_a_consumer_gets_what_was_stored_before_it_came(bus: Bus):
     await bus.publish(SUBJECT, b"early")
     collector = Collector()
     await bus.consume(WANTED, collector)
-    await eventually(lambda: collector.bodies == [b"early"])
+    await until(lambda: collector.bodies == [b"early"])
 
 
 async def test_a_consumer_without_replay_gets_only_what_comes(bus: Bus):
@@ -57,7 +58,7 @@ async def test_a_consumer_without_replay_gets_only_what_comes(bus: Bus):
     collector = Collector()
     await bus.consume(Subscription(StreamName.HEALTH, "late", WANTED.subjects, replay=False), collector)
     await bus.publish(SUBJECT, b"late")
-    await eventually(lambda: collector.got)
+    await until(lambda: collector.got)
     assert collector.bodies == [b"late"]
 
 
@@ -66,7 +67,7 @@ async def test_a_consumer_gets_only_the_subjects_it_asked_for(bus: Bus):
     await bus.consume(WANTED, collector)
     await bus.publish(subjects.health("web-2", "disk", "pressure", "/"), b"another host")
     await bus.publish(SUBJECT, b"ours")
-    await eventually(lambda: collector.got)
+    await until(lambda: collector.got)
     assert collector.bodies == [b"ours"]
 
 
@@ -77,7 +78,7 @@ async def test_a_consumer_may_ask_for_several_subjects(bus: Bus):
     await bus.publish(subjects.trigger("web-1", "disk.free_space"), b"1")
     await bus.publish(subjects.trigger("web-1", "disk.free_space", "anna"), b"2")
     await bus.publish(subjects.trigger("web-1", "disk.other"), b"3")
-    await eventually(lambda: len(collector.got) == 2)
+    await until(lambda: len(collector.got) == 2)
     assert collector.bodies == [b"1", b"2"]
 
 
@@ -90,7 +91,7 @@ async def test_the_subjects_of_a_durable_may_change(join: Joined):
     await second.consume(Subscription(StreamName.HEALTH, WANTED.durable, ["ansai.health.web-2.>"]), collector)
     await second.publish(SUBJECT, b"no more")
     await second.publish(subjects.health("web-2", "disk", "pressure", "/"), b"now")
-    await eventually(lambda: collector.got)
+    await until(lambda: collector.got)
     assert collector.bodies == [b"now"]
 
 
@@ -104,7 +105,7 @@ async def test_a_message_says_where_it_was_stored_and_when(bus: Bus):
     before = datetime.now(UTC)
     await bus.publish(SUBJECT, b"{}", message_id="one", headers={"Ansai-Dropped": "3"})
     await bus.consume(WANTED, keep)
-    await eventually(lambda: seen)
+    await until(lambda: seen)
     assert seen[0].sequence == 1
     assert before - timedelta(seconds=1) <= seen[0].stored_at <= datetime.now(UTC) + timedelta(seconds=1)
     assert seen[0].headers["Ansai-Dropped"] == "3"
@@ -139,7 +140,7 @@ async def test_a_message_that_is_given_back_comes_again_ten_times_if_need_be(bus
 
     await bus.consume(WANTED, refuse_nine_times)
     await bus.publish(SUBJECT, b"stubborn")
-    await eventually(lambda: len(deliveries) == 10)
+    await until(lambda: len(deliveries) == 10)
     assert deliveries == list(range(1, 11))
 
 
@@ -152,7 +153,7 @@ async def test_a_message_that_is_given_back_with_a_delay_comes_later(bus: Bus):
 
     await bus.consume(WANTED, later)
     await bus.publish(SUBJECT, b"later")
-    await eventually(lambda: len(times) == 2)
+    await until(lambda: len(times) == 2)
     assert times[1] - times[0] >= 0.29
 
 
@@ -167,7 +168,7 @@ async def test_a_message_nobody_answers_comes_again_after_the_wait(bus: Bus):
     wanted = Subscription(StreamName.HEALTH, "silent", WANTED.subjects, ack_wait=timedelta(milliseconds=300))
     await bus.consume(wanted, ignore)
     await bus.publish(SUBJECT, b"?")
-    await eventually(lambda: len(silent.got) == 2)
+    await until(lambda: len(silent.got) == 2)
     assert [deliveries for _, _, deliveries in silent.got] == [1, 2]
 
 
@@ -186,7 +187,7 @@ async def test_work_in_progress_is_not_delivered_again(bus: Bus):
     await bus.consume(wanted, slow)
     await bus.publish(SUBJECT, b"slow")
     await bus.publish(SUBJECT, b"next")
-    await eventually(lambda: len(deliveries) == 2)
+    await until(lambda: len(deliveries) == 2)
     assert deliveries == [1, 1]
 
 
@@ -203,7 +204,7 @@ async def test_what_a_look_settles_is_acknowledged_and_the_handler_never_sees_it
     await bus.consume(wanted, collector)
     for body in (b"healthy", b"ill", b"healthy"):
         await bus.publish(SUBJECT, body)
-    await eventually(lambda: len(looked) == 3 and collector.got)
+    await until(lambda: len(looked) == 3 and collector.got)
     await asyncio.sleep(0.5)  # longer than the wait: that nothing comes again can only be seen by waiting
     assert [body for _, body, _ in collector.got] == [b"ill"]
     assert sorted(looked) == [b"healthy", b"healthy", b"ill"]
@@ -217,7 +218,7 @@ async def test_a_look_that_fails_settles_nothing(bus: Bus, caplog):
 
     await bus.consume(Subscription(StreamName.HEALTH, "blind", WANTED.subjects, settles=settles), collector)
     await bus.publish(SUBJECT, b"seen all the same")
-    await eventually(lambda: collector.got)
+    await until(lambda: collector.got)
     assert "the first look at" in caplog.text
 
 
@@ -226,7 +227,7 @@ async def test_a_terminated_message_never_comes_again(bus: Bus):
     wanted = Subscription(StreamName.HEALTH, "term", WANTED.subjects, ack_wait=timedelta(milliseconds=200))
     await bus.consume(wanted, collector)
     await bus.publish(SUBJECT, b"poison")
-    await eventually(lambda: collector.got)
+    await until(lambda: collector.got)
     await asyncio.sleep(0.5)  # longer than the wait: that nothing happens can only be seen by waiting
     assert len(collector.got) == 1
 
@@ -243,7 +244,7 @@ async def test_a_handler_that_raises_gets_the_message_again_and_the_next_ones_to
     await bus.consume(WANTED, clumsy)
     await bus.publish(SUBJECT, b"bad")
     await bus.publish(SUBJECT, b"good")
-    await eventually(lambda: (b"bad", 2) in got)
+    await until(lambda: (b"bad", 2) in got)
     assert (b"good", 1) in got
     assert "oops" in caplog.text
 
@@ -263,7 +264,7 @@ async def test_no_more_than_the_window_is_handled_at_once_and_all_is_handled(bus
     await bus.consume(Subscription(StreamName.HEALTH, "window", WANTED.subjects, window=4), count)
     for number in range(100):
         await bus.publish_soon(SUBJECT, b"%d" % number)
-    await eventually(lambda: done == 100)
+    await until(lambda: done == 100)
     assert most == 4
 
 
@@ -274,7 +275,7 @@ async def test_two_that_share_a_durable_share_the_messages(join: Joined):
     await second.consume(Subscription(StreamName.HEALTH, "shared", WANTED.subjects, window=2), two)
     for number in range(50):
         await first.publish(SUBJECT, b"%d" % number)
-    await eventually(lambda: len(one.got) + len(two.got) == 50)
+    await until(lambda: len(one.got) + len(two.got) == 50)
     assert sorted(one.bodies + two.bodies) == sorted(b"%d" % number for number in range(50))
     assert one.got
     assert two.got
@@ -285,7 +286,7 @@ async def test_two_durables_get_everything_each(bus: Bus):
     await bus.consume(Subscription(StreamName.HEALTH, "one", WANTED.subjects), one)
     await bus.consume(Subscription(StreamName.HEALTH, "two", WANTED.subjects), two)
     await bus.publish(SUBJECT, b"both")
-    await eventually(lambda: one.got and two.got)
+    await until(lambda: one.got and two.got)
 
 
 async def test_stopping_waits_for_what_runs_and_leaves_the_rest_to_others(join: Joined):
@@ -301,12 +302,12 @@ async def test_stopping_waits_for_what_runs_and_leaves_the_rest_to_others(join: 
     consumption = await first.consume(Subscription(StreamName.HEALTH, "handed", WANTED.subjects, window=2), held)
     for number in range(6):
         await first.publish(SUBJECT, b"%d" % number)
-    await eventually(lambda: len(begun) == 2)
+    await until(lambda: len(begun) == 2)
 
     stopping = asyncio.create_task(consumption.stop())
     rest = Collector()
     await second.consume(Subscription(StreamName.HEALTH, "handed", WANTED.subjects), rest)
-    await eventually(lambda: len(rest.got) == 4)
+    await until(lambda: len(rest.got) == 4)
     assert not stopping.done()
     release.set()
     await stopping
@@ -319,11 +320,11 @@ async def test_a_durable_goes_on_where_it_was(bus: Bus):
     first, second = Collector(), Collector()
     consumption = await bus.consume(WANTED, first)
     await bus.publish(SUBJECT, b"1")
-    await eventually(lambda: first.got)
+    await until(lambda: first.got)
     await consumption.stop()
     await bus.publish(SUBJECT, b"2")
     await bus.consume(WANTED, second)
-    await eventually(lambda: second.got)
+    await until(lambda: second.got)
     assert second.bodies == [b"2"]
 
 

@@ -15,8 +15,8 @@ from bus.jetstream import connect
 from bus.port import Rejected, StreamName, Unavailable
 from schemas.settings.bus import BusSettings
 from schemas.settings.bus import EmbeddedServer as EmbeddedSettings
-from tests.bus.conftest import eventually
 from tests.servers import free_port
+from tests.waiting import until
 
 SUBJECT = "ansai.health.web-1.disk.pressure.0"
 
@@ -99,7 +99,7 @@ async def test_it_is_started_again_on_its_port_when_it_dies(settings: EmbeddedSe
         bus = await connect(BusSettings(), name="x", url=server.url)
         url, killed = server.url, server.pid
         os.kill(killed, signal.SIGKILL)
-        await eventually(lambda: server.pid != killed)
+        await until(lambda: server.pid != killed)
         assert server.url == url
         await bus.publish(SUBJECT, b"again", message_id="again")
         await bus.close()
@@ -129,7 +129,7 @@ async def test_it_ends_when_its_owner_is_killed(settings: EmbeddedSettings):
     assert alive(pid)
     owner.kill()
     await owner.wait()
-    await eventually(lambda: not alive(pid))
+    await until(lambda: not alive(pid))
     async with EmbeddedServer(settings) as server:  # and its store is free
         assert server.ours
 

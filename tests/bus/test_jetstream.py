@@ -18,8 +18,8 @@ from bus.port import Bucket, Conflict, Entry, Message, Rejected, StreamName, Sub
 from bus.provision import refuse_old_server
 from bus.streams import buckets, streams
 from schemas.settings.bus import BusSettings, Credentials, Tls
-from tests.bus.conftest import eventually
 from tests.servers import NatsServer, free_port, running_server
+from tests.waiting import until
 
 SUBJECT = subjects.health("web-1", "disk", "pressure", "/")
 WANTED = Subscription(StreamName.HEALTH, "fault", ["ansai.health.web-1.>"], ack_wait=timedelta(seconds=2))
@@ -57,11 +57,11 @@ async def test_publishing_and_consuming_survive_a_restart_of_the_server(server: 
     before = await publish_many(nats_bus, 50, "before")
     await server.stop()
     publishing = asyncio.create_task(publish_many(nats_bus, 50, "during"))
-    await eventually(lambda: not nats_bus.connected)
+    await until(lambda: not nats_bus.connected)
     await server.start()
     during = await publishing
     after = await publish_many(nats_bus, 50, "after")
-    await eventually(lambda: seen.bodies == before | during | after)
+    await until(lambda: seen.bodies == before | during | after)
     stored = [stored.body async for stored in nats_bus.read(StreamName.HEALTH)]
     assert len(stored) == len(set(stored)) == 150
 
@@ -76,20 +76,20 @@ async def test_a_server_that_is_killed_while_consuming_loses_no_message(server: 
 
     await nats_bus.consume(Subscription(StreamName.HEALTH, "killed", ["ansai.health.>"], window=8), hold_some)
     sent = await publish_many(nats_bus, 100)
-    await eventually(lambda: len(seen.bodies) >= 20)
+    await until(lambda: len(seen.bodies) >= 20)
     await server.kill()
     held.set()
-    await eventually(lambda: not nats_bus.connected)
+    await until(lambda: not nats_bus.connected)
     await server.start()
     sent |= await publish_many(nats_bus, 20, "more")
-    await eventually(lambda: seen.bodies >= sent, within=60)
+    await until(lambda: seen.bodies >= sent, seconds=60)
 
 
 async def test_publishing_to_a_server_that_is_away_is_unavailable_after_the_deadline(server: NatsServer):
     settings = BusSettings(publish_deadline=timedelta(milliseconds=700))
     bus = await connect(settings, name="short", url=server.url)
     await server.stop()
-    await eventually(lambda: not bus.connected)
+    await until(lambda: not bus.connected)
     with pytest.raises(Unavailable, match=rf"{server.url}.*ansai up"):
         await bus.publish(SUBJECT, b"lost", message_id="x")
     await bus.announce("ansai.heartbeat.web-1.x", b"nobody hears it")
@@ -140,14 +140,14 @@ async def test_a_consumer_that_is_deleted_is_made_again_where_it_was(server: Nat
     seen = Seen()
     consumption = await nats_bus.consume(WANTED, seen)
     early = await publish_many(nats_bus, 10, "early")
-    await eventually(lambda: seen.bodies == early)
+    await until(lambda: seen.bodies == early)
     async with asyncio.timeout(20):
         while consumption._floor != 10:  # as it would find out by itself within half a minute
             await consumption._remember_floor()
     client = await nats.connect(server.url)
     await client.jetstream().delete_consumer("HEALTH", WANTED.durable)
     late = await publish_many(nats_bus, 10, "late")
-    await eventually(lambda: seen.bodies == early | late)
+    await until(lambda: seen.bodies == early | late)
     assert seen.deliveries == 20
     await client.close()
 
@@ -162,10 +162,10 @@ async def test_a_server_that_edits_its_users_does_not_lose_us_for_ever(tmp_path:
         bus = await connect(settings, name="edited", url=server.url)
         server.configure(users.format("two"))
         server.reload()
-        await eventually(lambda: not bus.connected)
+        await until(lambda: not bus.connected)
         server.configure(users.format("one"))
         server.reload()
-        await eventually(lambda: bus.connected)
+        await until(lambda: bus.connected)
         await bus.publish(SUBJECT, b"still here")
         await bus.close()
 
@@ -372,10 +372,10 @@ async def test_a_process_that_dies_leaves_its_messages_to_the_other(server: Nats
     wanted = Subscription(StreamName.HEALTH, "dies", ["ansai.health.>"], window=4, ack_wait=timedelta(seconds=1))
     await dying.consume(wanted, never)
     sent = await publish_many(nats_bus, 4)
-    await eventually(lambda: set(held) == sent)
+    await until(lambda: set(held) == sent)
     seen = Seen()
     await nats_bus.consume(wanted, seen)
-    await eventually(lambda: seen.bodies == sent)
+    await until(lambda: seen.bodies == sent)
     for task in dying._consumers[0]._tasks:
         task.cancel()
     await dying.close()

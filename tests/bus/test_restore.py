@@ -16,8 +16,8 @@ from bus.jetstream import JetStreamBus, connect
 from bus.port import Bucket, Conflict, Entry, KeyValue, Message, Rejected, StreamName, Subscription
 from bus.streams import bucket_stream, buckets
 from schemas.settings.bus import BusSettings, Credentials
-from tests.bus.conftest import eventually
 from tests.servers import NatsServer, running_server
+from tests.waiting import until
 
 LEASES = bucket_stream(Bucket.LEASES)
 SUBJECT = subjects.health("web-1", "disk", "pressure", "/")
@@ -57,12 +57,6 @@ async def exists(administrator: Client, stream: str) -> bool:
     except nats.js.errors.NotFoundError:
         return False
     return True
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("written_by_others", [0, 40])
@@ -206,7 +200,7 @@ async def test_what_is_missing_after_a_restart_is_made_again_without_being_asked
     for stream in gone:
         shutil.rmtree(stream_directory(server, stream))
     await server.start()
-    await eventually(lambda: nats_bus.connected)
+    await until(lambda: nats_bus.connected)
     administrator = await nats.connect(server.url)
     for stream in gone:
         await until(lambda stream=stream: exists(administrator, stream))
@@ -261,13 +255,13 @@ async def test_a_consumer_of_a_vanished_stream_gets_what_comes_into_the_new_one(
     consumption = await nats_bus.consume(Subscription(StreamName.HEALTH, "vanished", ["ansai.health.>"]), see)
     for number in range(20):
         await nats_bus.publish(SUBJECT, b"old %d" % number)
-    await eventually(lambda: len(seen) == 20)
+    await until(lambda: len(seen) == 20)
     async with asyncio.timeout(20):
         while consumption._floor != 20:  # as it would find out by itself within half a minute
             await consumption._remember_floor()
     await administrator.jetstream().delete_stream("HEALTH")
     await nats_bus.publish(SUBJECT, b"new", message_id="waits until the stream is there")
-    await eventually(lambda: seen[20:] == [b"new"], within=30)
+    await until(lambda: seen[20:] == [b"new"], seconds=30)
 
 
 RESTRICTED = """

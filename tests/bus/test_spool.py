@@ -15,8 +15,8 @@ from bus.memory import MemoryBus
 from bus.port import Rejected, StreamName, Unavailable
 from bus.spool import Spool
 from schemas.settings.bus import BusSettings, SpoolSettings
-from tests.bus.conftest import eventually
 from tests.servers import NatsServer
+from tests.waiting import until
 
 ROOT = subjects.health("web-1", "disk", "pressure", "/")
 HOME = subjects.health("web-1", "disk", "pressure", "/home")
@@ -80,7 +80,7 @@ async def test_what_could_not_be_published_is_delivered_in_order_when_the_bus_is
         await spool.publish(ROOT if number % 3 else HOME, b"%d" % number)
     assert spool.waiting == 90
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     assert await away.bodies(ROOT) == [b"%d" % number for number in range(90) if number % 3]
     assert await away.bodies(HOME) == [b"%d" % number for number in range(90) if not number % 3]
 
@@ -88,12 +88,12 @@ async def test_what_could_not_be_published_is_delivered_in_order_when_the_bus_is
 async def test_new_events_go_behind_the_spooled_ones(spool: Spool, away: Away):
     away.fails = True  # connected, as far as anybody knows
     waiting = [await spool.publish_soon(ROOT, b"%d" % number) for number in range(20)]
-    await eventually(lambda: spool.waiting > 0)
+    await until(lambda: spool.waiting > 0)
     away.fails = False
     waiting += [await spool.publish_soon(ROOT, b"%d" % number) for number in range(20, 40)]
     await asyncio.gather(*waiting)
     await spool.publish(ROOT, b"40")
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     assert await away.bodies() == [b"%d" % number for number in range(41)]
 
 
@@ -102,7 +102,7 @@ async def test_message_ids_and_headers_are_kept(spool: Spool, away: Away):
     await spool.publish(ROOT, b"1", message_id="mine", headers={"X": "y"})
     await spool.publish(ROOT, b"2")
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     stored = [stored async for stored in away.read(StreamName.HEALTH)]
     assert stored[0].headers == {"X": "y", "Nats-Msg-Id": "mine"}
     assert len(stored[1].headers["Nats-Msg-Id"]) == 32
@@ -123,7 +123,7 @@ async def test_when_it_is_full_the_oldest_is_dropped_counted_and_told(tmp_path: 
     assert spool.dropped == {ROOT: 5, HOME: 10}
     assert caplog.text.count("is full") == 1
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     stored = [stored async for stored in away.read(StreamName.HEALTH)]
     assert [message.body for message in stored] == [b"%d" % number for number in range(15, 25)]
     assert stored[0].headers["Ansai-Dropped"] == "15"
@@ -154,7 +154,7 @@ async def test_what_waits_survives_a_restart(settings: SpoolSettings, away: Away
     second = Spool(bus, settings, "collectors")
     await second.open()
     await second.publish(ROOT, b"new")
-    await eventually(lambda: second.waiting == 0)
+    await until(lambda: second.waiting == 0)
     assert await bus.bodies() == [b"kept", b"new"]
     await second.close()
 
@@ -164,7 +164,7 @@ async def test_what_the_bus_refuses_is_dropped_and_holds_up_nothing(spool: Spool
     await spool.publish(ROOT, b"x" * (9 * 1024 * 1024))
     await spool.publish(ROOT, b"fine")
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     assert await away.bodies() == [b"fine"]
     assert "refuses" in caplog.text
 
@@ -185,7 +185,7 @@ async def test_a_disk_that_refuses_is_said_once_and_memory_takes_over(spool: Spo
     assert spool.waiting == 6
     assert caplog.text.count("in memory") == 1
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     assert await away.bodies() == [b"on disk", b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -201,7 +201,7 @@ async def test_a_spool_that_cannot_be_opened_works_from_memory_within_its_bound(
     assert spool.waiting + lost == 100
     assert caplog.text.count("in memory") == 1
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     assert [body[:3] for body in await away.bodies()] == [b"%03d" % number for number in range(lost, 100)]
     await spool.close()
 
@@ -220,7 +220,7 @@ async def test_a_full_disk_is_met_with_memory(tmp_path: Path, away: Away):
             await spool.publish(ROOT, b"%03d" % number + b"x" * 10_000)
         assert spool.waiting == 60
         away.away = False
-        await eventually(lambda: spool.waiting == 0)
+        await until(lambda: spool.waiting == 0)
         assert [body[:3] for body in await away.bodies()] == [b"%03d" % number for number in range(60)]
         await spool.close()
     finally:
@@ -255,7 +255,7 @@ async def test_the_file_is_small_again_after_a_drain(spool: Spool, away: Away):
     for number in range(200):
         await spool.publish(subjects.health("web-1", "disk", "pressure", str(number)), b"x" * 10_000)
     away.away = False
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     await spool.close()
     assert spool.path.stat().st_size < 200_000
 
@@ -303,7 +303,7 @@ async def test_a_collector_that_is_killed_while_the_server_is_away_loses_nothing
     bus = await connect(BusSettings(), name="next", url=server.url)
     spool = Spool(bus, SpoolSettings(directory=tmp_path / "spool"), "collectors")
     await spool.open()
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     assert [stored.body async for stored in bus.read(StreamName.HEALTH)] == [b"%d" % number for number in range(20)]
     await spool.close()
 
@@ -324,7 +324,7 @@ async def test_a_real_server_that_is_away_for_a_while_gets_everything_once(serve
     await publish(range(200, 300))
     await server.start()
     await publish(range(300, 350))
-    await eventually(lambda: spool.waiting == 0)
+    await until(lambda: spool.waiting == 0)
     stored = [json.loads(stored.body) async for stored in bus.read(StreamName.HEALTH)]
     assert sorted(stored) == list(range(350))
     for subject in range(7):

@@ -315,18 +315,3 @@ async def open_site(directory: Path, extra: str = "", **settings: Any) -> AsyncI
         site.directory.mkdir(exist_ok=True)
         site.bus = await site.join()
         yield site
-
-
-async def until(condition: Callable[[], Any], what: Callable[[], object] = lambda: "", within: float = PATIENCE) -> Any:
-    """Wait for *condition*, plain or a coroutine function, to answer something true; return its answer."""
-    try:
-        async with asyncio.timeout(within):
-            while True:
-                answer = condition()
-                if asyncio.iscoroutine(answer):
-                    answer = await answer
-                if answer:
-                    return answer
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"it did not come true within {within:g} s; {what()}") from None

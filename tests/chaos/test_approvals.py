@@ -14,7 +14,8 @@ from schemas.envelope import Event
 from schemas.health import Level
 from schemas.incident import IncidentState
 from schemas.remediation import Outcome
-from tests.chaos.fleet_site import FUNCTION, HOST, TARGET, SetClock, Site, World, draining, open_site, until
+from tests.chaos.fleet_site import FUNCTION, HOST, TARGET, SetClock, Site, World, draining, open_site
+from tests.waiting import until
 
 HOUR = timedelta(hours=1)
 ASKING = {"mode": "approve", "default": {"approval_expiry": HOUR, "cooldown": "10 minutes", "max_attempts": 2}}

@@ -11,7 +11,8 @@ from infra.hosts.function_host import FunctionHost
 from schemas.alert import AlertState
 from schemas.audit import Step
 from schemas.fleet import Spent
-from tests.chaos.fleet_site import FUNCTION, HOST, SetClock, Site, World, draining, open_site, until
+from tests.chaos.fleet_site import FUNCTION, HOST, SetClock, Site, World, draining, open_site
+from tests.waiting import until
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 COOLDOWN = 15 * MINUTE

@@ -9,7 +9,8 @@ from infra.hosts.function_host import FunctionHost
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
 from schemas.health import Level
-from tests.chaos.fleet_site import HOST, Effect, SetClock, Site, World, open_site, until
+from tests.chaos.fleet_site import HOST, Effect, SetClock, Site, World, open_site
+from tests.waiting import until
 
 MINUTE_A_SECOND = 60
 GATHER = timedelta(hours=1)

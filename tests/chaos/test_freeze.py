@@ -11,8 +11,9 @@ from bus.subjects import FREEZE
 from schemas.audit import Step
 from schemas.freeze import Freeze
 from schemas.incident import IncidentState
-from tests.chaos.fleet_site import LIMIT, STEP, Site, open_site, until
+from tests.chaos.fleet_site import LIMIT, STEP, Site, open_site
 from tests.chaos.replicas import Replicas
+from tests.waiting import until
 
 TANKS = [f"tank{number}" for number in range(5)]
 ACTIONS = 60

@@ -16,8 +16,9 @@ from schemas.alert import Alert, AlertState, Severity
 from schemas.audit import Step
 from schemas.envelope import new_id
 from schemas.remediation import Mode
-from tests.chaos.fleet_site import FUNCTION, HOST, SetClock, Site, World, open_site, until
+from tests.chaos.fleet_site import FUNCTION, HOST, SetClock, Site, World, open_site
 from tests.chaos.proxy import Proxy, proxy
+from tests.waiting import until
 
 MIB = 2**20
 MINUTE = timedelta(minutes=1)

@@ -18,7 +18,7 @@ from schemas.envelope import Event
 from schemas.incident import IncidentState
 from tests.chaos import world
 from tests.chaos.trials import Process, Range, firing_range
-from tests.infra.hosts.joined import eventually
+from tests.waiting import until
 
 BEFORE_THE_FENCE = "fence #2 before"
 """The second action is announced, in the audit and in the incident, and its thread stands right before the change."""
@@ -43,13 +43,13 @@ class Pair:
     async def sleeping(self, at: str) -> Process:
         await self.place.report(self.host)
         process = await self.place.start(self.host, self.scenario, at=at, signal=int(signal.SIGSTOP))
-        await eventually(process.stopped)
+        await until(process.stopped)
         return process
 
     async def other(self) -> Process:
         """It waits for the lease to run out, recovers, and comes to an end."""
         process = await self.place.start(self.host, self.scenario)
-        await eventually(lambda: self.place.over(self.host))
+        await until(lambda: self.place.over(self.host))
         return process
 
     async def wake(self, process: Process, *others: Process) -> None:
@@ -146,7 +146,7 @@ async def test_who_slept_between_two_actions_begins_no_other(pair):
 async def test_who_sleeps_in_the_middle_of_a_change_is_not_overtaken_and_ends_it_when_he_wakes(pair):
     first = await pair.sleeping(IN_A_CHANGE)
     second = await pair.place.start(pair.host, pair.scenario)
-    await eventually(lambda: pair.told(AlertState.REFUSED))
+    await until(lambda: pair.told(AlertState.REFUSED))
     (said,) = [alert.title for alert in pair.place.alerts[pair.host] if alert.state is AlertState.REFUSED]
     assert "another process has held" in said
     assert [effect.part for effect in pair.effects() if effect.name == "y"] == [1], "he stands in the middle of it"

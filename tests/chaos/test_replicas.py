@@ -29,10 +29,10 @@ from tests.chaos.fleet_site import (
     draining,
     health,
     open_site,
-    until,
 )
 from tests.chaos.replicas import Replicas
 from tests.functions.core.tank import TankHealth
+from tests.waiting import until
 
 COOLDOWN = timedelta(seconds=3)
 SEED = 20261124

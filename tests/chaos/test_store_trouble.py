@@ -19,7 +19,8 @@ from schemas.approval import Approval, ApprovalState
 from schemas.audit import Step
 from schemas.envelope import Event
 from schemas.settings.bus import SpoolSettings
-from tests.chaos.fleet_site import FUNCTION, HOST, TARGET, SetClock, Site, World, draining, open_site, until
+from tests.chaos.fleet_site import FUNCTION, HOST, TARGET, SetClock, Site, World, draining, open_site
+from tests.waiting import until
 
 MINUTE = timedelta(minutes=1)
 GARBAGE = b'{"slots": 7, \xff'

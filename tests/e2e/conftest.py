@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tests import components
 from tests.audit_trail import records_of
 from tests.functions.core.tank import EAGER
 from tests.servers import NatsServer, running_server
+from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 HOST = "web-1"
@@ -42,23 +43,6 @@ MIB = 2**20
 PATIENCE = 60
 """Seconds that a test waits for what must come."""
 APART = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child")
-
-
-async def until(
-    condition: Callable[[], Any], what: Callable[[], object] = lambda: "", seconds: float = PATIENCE
-) -> Any:
-    """Wait for *condition*, plain or a coroutine function, to answer something true; return its answer."""
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                answer = condition()
-                if asyncio.iscoroutine(answer):
-                    answer = await answer
-                if answer:
-                    return answer
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{condition} did not come true within {seconds} s: {what()}") from None
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -19,7 +19,8 @@ from schemas.facts.files import Resource
 from schemas.health import Level
 from schemas.remediation import Outcome
 from schemas.trigger import Asked
-from tests.e2e.conftest import FUNCTION, HOST, MIB, Process, Site, Volume, named, settings_for, until
+from tests.e2e.conftest import FUNCTION, HOST, MIB, Process, Site, Volume, named, settings_for
+from tests.waiting import until
 
 
 def pressure(volume: Volume, time: datetime) -> Event[DiskPressure]:

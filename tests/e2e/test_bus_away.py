@@ -12,7 +12,8 @@ from bus.port import StreamName
 from schemas.disk import DiskPressure
 from schemas.envelope import Event
 from schemas.heartbeat import ComponentState, Heartbeat
-from tests.e2e.conftest import FUNCTION, HOST, MIB, Site, Volume, named, settings_for, until
+from tests.e2e.conftest import FUNCTION, HOST, MIB, Site, Volume, named, settings_for
+from tests.waiting import until
 
 AWAY = 20
 """Seconds."""

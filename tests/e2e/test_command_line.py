@@ -17,8 +17,9 @@ import yaml
 
 from schemas.audit import Step
 from tests import components
-from tests.e2e.conftest import FUNCTION, MIB, REPOSITORY, Site, Volume, clean_environment, settings_for, until
+from tests.e2e.conftest import FUNCTION, MIB, REPOSITORY, Site, Volume, clean_environment, settings_for
 from tests.servers import free_port
+from tests.waiting import until
 
 NOBODY = 65534
 

@@ -9,7 +9,8 @@ from schemas.alert import Alert
 from schemas.audit import ActionEvent, AuditRecord, Step
 from schemas.envelope import Event
 from schemas.trigger import Asked
-from tests.e2e.conftest import FUNCTION, MIB, Process, Site, Volume, named, settings_for, until
+from tests.e2e.conftest import FUNCTION, MIB, Process, Site, Volume, named, settings_for
+from tests.waiting import until
 
 POLICY = {"settle": "50 ms"}
 """A window between two actions."""

@@ -7,7 +7,8 @@ from schemas.alert import Alert, AlertState
 from schemas.audit import AuditRecord, Step
 from schemas.envelope import Event
 from schemas.remediation import Outcome
-from tests.e2e.conftest import FUNCTION, MIB, Site, Volume, settings_for, until
+from tests.e2e.conftest import FUNCTION, MIB, Site, Volume, settings_for
+from tests.waiting import until
 
 
 async def alerts(site: Site, state: AlertState) -> list[Alert]:

@@ -11,7 +11,8 @@ from schemas.disk import DiskPressure
 from schemas.envelope import Event
 from schemas.facts.files import Resource
 from schemas.health import Level
-from tests.e2e.conftest import FUNCTION, HOST, MIB, Site, Volume, named, settings_for, until
+from tests.e2e.conftest import FUNCTION, HOST, MIB, Site, Volume, named, settings_for
+from tests.waiting import until
 
 DURABLE = "web-1-disk-free_space"
 

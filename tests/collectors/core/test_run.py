@@ -14,6 +14,7 @@ from schemas.heartbeat import ComponentState
 from schemas.probes import ProbeError
 from tests.collectors.core.thermometer import THERMOMETER, WITH_NOSE, Rooms, Warmth
 from tests.fakes import START
+from tests.waiting import until
 
 HALF_MINUTE = timedelta(seconds=30)
 
@@ -29,12 +30,6 @@ def hang(house):
     house.before = lambda: released.wait(60)
     yield released
     released.set()
-
-
-async def until(condition):
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_the_first_look_tells_every_target(start, outlet):

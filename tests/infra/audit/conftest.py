@@ -163,18 +163,6 @@ async def act(trail: AuditTrail, text: str, **fields: Any) -> bool:
     return True
 
 
-async def until(condition: Callable[[], Any], within: float = 20) -> None:
-    """Return when *condition*, which may be a coroutine function, holds."""
-    async with asyncio.timeout(within):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.01)
-
-
 def data_of(stored: Stored) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(stored.body)["data"]
     return found

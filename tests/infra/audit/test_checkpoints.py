@@ -13,7 +13,8 @@ from infra.audit.trust import Trust
 from schemas.audit import Checkpoint, Step
 from schemas.envelope import Event
 from tests.fakes import FakeClock
-from tests.infra.audit.conftest import FUNCTION, HOST, Troubled, Writers, act, until
+from tests.infra.audit.conftest import FUNCTION, HOST, Troubled, Writers, act
+from tests.waiting import until
 
 
 class NoCheckpoints(Troubled):

@@ -12,7 +12,8 @@ from infra.audit.fill import EVERY, FillWatch, level_of
 from schemas.alert import Alert
 from schemas.settings.bus import BusSettings
 from tests.fakes import FakeClock
-from tests.infra.audit.conftest import Writers, until
+from tests.infra.audit.conftest import Writers
+from tests.waiting import until
 
 MIB = 2**20
 

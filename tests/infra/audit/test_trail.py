@@ -19,7 +19,8 @@ from infra.audit.trail import SEGMENT_BYTES, SEGMENT_RECORDS
 from schemas.audit import AuditSegment, Step
 from schemas.envelope import Event
 from schemas.remediation import Gap, Mode
-from tests.infra.audit.conftest import FUNCTION, HOST, SUBJECT, Troubled, Writers, act, until
+from tests.infra.audit.conftest import FUNCTION, HOST, SUBJECT, Troubled, Writers, act
+from tests.waiting import until
 
 
 async def test_an_idle_chain_writes_nothing(writers: Writers):

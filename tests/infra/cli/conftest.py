@@ -89,11 +89,3 @@ async def started(tmp_path, clean_environment):
         if process.returncode is None:
             process.kill()
         await process.communicate()
-
-
-async def until(condition, seconds: float = 30):
-    """Wait for *condition*, a coroutine function, to answer something true; return its answer."""
-    async with asyncio.timeout(seconds):
-        while not (answer := await condition()):
-            await asyncio.sleep(0.02)
-        return answer

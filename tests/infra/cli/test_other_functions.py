@@ -11,7 +11,8 @@ import pytest
 from bus import subjects
 from schemas.envelope import new_id
 from tests.functions.installed import distribution
-from tests.infra.cli.conftest import REPOSITORY, until
+from tests.infra.cli.conftest import REPOSITORY
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from bus.port import StreamName
-from tests.infra.cli.conftest import until
 from tests.servers import free_port
+from tests.waiting import until
 
 SETTINGS = """\
 host: web-1

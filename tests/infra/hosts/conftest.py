@@ -1,8 +1,7 @@
 """Function hosts on a real nats-server, healing the world of tanks."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,15 +94,3 @@ async def site(tmp_path) -> AsyncIterator[Site]:
         finally:
             await made.stack.aclose()
             await bus.close()
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
-    """Wait for a condition; it may be a coroutine function."""
-    async with asyncio.timeout(seconds):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.01)

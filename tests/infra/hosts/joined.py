@@ -74,15 +74,3 @@ async def say(process: asyncio.subprocess.Process, text: str) -> None:
     assert process.stdin is not None
     process.stdin.write(f"{text}\n".encode())
     await process.stdin.drain()
-
-
-async def eventually(condition: Any, within: float = 20) -> None:
-    """Return when *condition* holds; it may be a coroutine function. Fail when it doesn't within so many seconds."""
-    async with asyncio.timeout(within):
-        while True:
-            answer = condition()
-            if asyncio.iscoroutine(answer):
-                answer = await answer
-            if answer:
-                return
-            await asyncio.sleep(0.01)

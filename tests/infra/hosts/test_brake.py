@@ -11,7 +11,8 @@ from bus.subjects import FREEZE
 from infra.hosts.brake import KEY_PLACE, BusBrake
 from infra.hosts.fleet import FleetMirror
 from schemas.freeze import Freeze
-from tests.infra.hosts.joined import Joined, eventually, joined, line
+from tests.infra.hosts.joined import Joined, joined, line
+from tests.waiting import until
 
 WITHIN = 2  # seconds, as the capability promises
 
@@ -86,7 +87,7 @@ async def test_a_key_that_can_t_be_read_counts_as_frozen(site, tmp_path, value):
     held = await brake(site, tmp_path)
     await freeze_key(site, value)
 
-    await eventually(lambda: held.frozen() is not None)
+    await until(lambda: held.frozen() is not None)
     assert held.frozen().where == KEY_PLACE
 
 
@@ -99,11 +100,11 @@ async def test_it_is_told_when_the_last_place_is_lifted(site, tmp_path):
     assert held.frozen() is not None
 
     await (await site.bucket(Bucket.FLEET)).delete(FREEZE)
-    await eventually(lambda: held.frozen().where != KEY_PLACE)
+    await until(lambda: held.frozen().where != KEY_PLACE)
     assert lifted == []
     (tmp_path / "freeze").unlink()
 
-    await eventually(lambda: lifted == [None])
+    await until(lambda: lifted == [None])
 
 
 async def test_a_freeze_that_comes_and_goes_between_two_looks_is_told_too_when_somebody_was_stopped_by_it(
@@ -117,7 +118,7 @@ async def test_a_freeze_that_comes_and_goes_between_two_looks_is_told_too_when_s
     assert held.frozen() is not None
     (tmp_path / "freeze").unlink()
 
-    await eventually(lambda: lifted == [None])
+    await until(lambda: lifted == [None])
 
 
 async def test_without_a_bus_at_the_start_it_does_not_start(site, tmp_path):
@@ -139,9 +140,9 @@ async def test_a_key_that_came_and_went_while_the_bus_was_away_is_known_afterwar
     await site.server.start()
 
     await (await site.bucket(Bucket.FLEET)).delete(FREEZE)
-    await eventually(lambda: held.frozen() is None)
+    await until(lambda: held.frozen() is None)
     await freeze_key(site, b"after")
-    await eventually(lambda: held.frozen() is not None)
+    await until(lambda: held.frozen() is not None)
 
 
 class Breakable:
@@ -175,17 +176,17 @@ async def test_a_watch_that_broke_freezes_until_it_is_there_again(site, tmp_path
     bus = Breakable(await site.join())
     held = await brake(site, tmp_path, bus=bus)
     await freeze_key(site, b"before")
-    await eventually(lambda: held.frozen() is not None)
+    await until(lambda: held.frozen() is not None)
 
     bus.broken.set()
-    await eventually(lambda: "no permission to watch" in caplog.text)
+    await until(lambda: "no permission to watch" in caplog.text)
     await (await site.bucket(Bucket.FLEET)).delete(FREEZE)
     assert held.frozen().reason == "before"
     bus.broken.clear()
 
-    await eventually(lambda: held.frozen() is None)
+    await until(lambda: held.frozen() is None)
     bus.broken.set()
-    await eventually(lambda: held.frozen() is not None)
+    await until(lambda: held.frozen() is not None)
     assert "the bus can't be asked" in held.frozen().reason
 
 
@@ -198,9 +199,9 @@ async def test_a_bucket_that_was_made_anew_is_watched_from_its_beginning(site, t
     await site.server.kill()
     await site.server.start()
 
-    await eventually(lambda: held.frozen() is None)
+    await until(lambda: held.frozen() is None)
     await freeze_key(site, b"new")
-    await eventually(lambda: held.frozen() is not None and held.frozen().reason == "new")
+    await until(lambda: held.frozen() is not None and held.frozen().reason == "new")
 
 
 OTHER = """

@@ -13,7 +13,8 @@ from bus.port import StreamName
 from schemas.audit import AuditRecord
 from schemas.health import Level
 from tests.functions.core.tank import Drain, Tanks, remedy
-from tests.infra.hosts.conftest import HOST, event, until
+from tests.infra.hosts.conftest import HOST, event
+from tests.waiting import until
 
 
 def drain(name: str, litres: int) -> Drain:

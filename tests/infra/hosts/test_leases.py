@@ -10,7 +10,8 @@ from bus import subjects
 from bus.port import Bucket
 from functions.core.ports import NotStored
 from infra.hosts.leases import BusLeases
-from tests.infra.hosts.joined import eventually, joined
+from tests.infra.hosts.joined import joined
+from tests.waiting import until
 
 HOST = "web-1"
 VAR, SRV, UNIT = "fs:/var", "fs:/srv", "unit:nginx.service"
@@ -89,7 +90,7 @@ async def test_it_is_renewed_for_as_long_as_it_is_held_and_keeps_its_tokens(tmp_
             entries = [await bucket.get(subjects.scope_key(HOST, each)) for each in (VAR, SRV)]
             return all(entry.revision > max(tokens.values()).revision + 6 for entry in entries)  # beyond the TTL
 
-        await eventually(renewed_often)
+        await until(renewed_often)
         assert await other.acquire([VAR]) is None
         assert not held.lost
         assert held.tokens == tokens
@@ -103,7 +104,7 @@ async def test_all_are_lost_when_one_is(tmp_path):
         held = await (await leases(site)).acquire([VAR, SRV])
         await (await site.bucket(Bucket.LEASES)).delete(subjects.scope_key(HOST, SRV))
 
-        await eventually(lambda: held.lost)
+        await until(lambda: held.lost)
         await held.release()
 
 
@@ -112,7 +113,7 @@ async def test_a_holder_that_could_not_renew_knows_that_it_lost_them(tmp_path):
         held = await (await leases(site, publish_deadline=timedelta(seconds=1))).acquire([VAR])
         await site.server.pause()
         try:
-            await eventually(lambda: held.lost)
+            await until(lambda: held.lost)
         finally:
             site.server.resume()
         await held.release()
@@ -132,7 +133,7 @@ async def test_a_lease_whose_answer_was_lost_is_taken_over_instead_of_waited_for
         async def stored_all_the_same():
             return await bucket.get(key)
 
-        await eventually(stored_all_the_same)
+        await until(stored_all_the_same)
         stored = (await bucket.get(key)).revision
         assert await (await leases(site, "another")).acquire([VAR]) is None
 
@@ -169,4 +170,4 @@ async def test_a_damaged_lease_is_somebody_else_s_until_it_runs_out(tmp_path, ca
         async def acquired():
             return await one.acquire([VAR])
 
-        await eventually(acquired)
+        await until(acquired)

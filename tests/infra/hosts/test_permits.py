@@ -13,7 +13,8 @@ from infra.hosts.fleet import FleetMirror
 from infra.hosts.permits import BusPermits
 from schemas.fleet import MEMBER_EXPIRY, Member, Spent
 from tests.fakes import FakeClock
-from tests.infra.hosts.joined import Joined, eventually, joined, line
+from tests.infra.hosts.joined import Joined, joined, line
+from tests.waiting import until
 
 GROUP, FUNCTION = "default", "disk.free_space"
 SLOTS = subjects.group_key("slots", GROUP, FUNCTION)
@@ -58,16 +59,16 @@ async def stored(site: Joined, key: str):
 
 async def test_members_know_one_another_and_who_is_unhealthy(site):
     one, other = await permits(site, "web-1"), await permits(site, "web-2")
-    await eventually(lambda: one.view(now()).members == 2 and other.view(now()).members == 2)
+    await until(lambda: one.view(now()).members == 2 and other.view(now()).members == 2)
 
     await one.report(unhealthy=True)
 
     assert one.view(now()).unhealthy == ("web-1",)  # at once: it knows what it has told
     assert one.view(now()).unhealthy_since is not None
-    await eventually(lambda: other.view(now()).unhealthy == ("web-1",))
+    await until(lambda: other.view(now()).unhealthy == ("web-1",))
     assert other.view(now()).unhealthy_since is None
     await one.report(unhealthy=False)
-    await eventually(lambda: other.view(now()).unhealthy == ())
+    await until(lambda: other.view(now()).unhealthy == ())
 
 
 async def test_hosts_of_another_group_or_function_are_no_members(site):
@@ -76,7 +77,7 @@ async def test_hosts_of_another_group_or_function_are_no_members(site):
     await site.start(BusPermits(await mirror(site), "elsewhere", FUNCTION, "web-3", "x"))
 
     third = await permits(site, "web-4")
-    await eventually(lambda: one.view(now()).members == 2)
+    await until(lambda: one.view(now()).members == 2)
     assert third.view(now()).members == 2
 
 
@@ -111,7 +112,7 @@ async def test_a_member_that_is_silent_for_long_counts_no_more(site):
     one = await permits(site, clock=clock)
     await permits(site, "web-2", clock=FakeClock(now() - MEMBER_EXPIRY - timedelta(minutes=1)))
     await permits(site, "web-3", clock=FakeClock(now() - MEMBER_EXPIRY + timedelta(minutes=5)))
-    await eventually(lambda: one.view(now()).members == 2)
+    await until(lambda: one.view(now()).members == 2)
 
     clock.move(timedelta(minutes=4))
     assert one.view(now()).members == 2
@@ -141,25 +142,25 @@ async def test_what_a_process_spoils_of_another_host_is_mended_by_that_host(site
         entry = await bucket.get(key)
         return entry.value != b"{" and Member.model_validate_json(entry.value).host == "web-1"
 
-    await eventually(mended)
-    await eventually(lambda: other.view(now()).unhealthy == ())
+    await until(mended)
+    await until(lambda: other.view(now()).unhealthy == ())
     assert one.view(now()).members == 2
 
 
 async def test_replicas_of_one_host_tell_of_it_as_one(site):
     one, replica, other = await permits(site), await permits(site), await permits(site, "web-2")
     await one.report(unhealthy=True)
-    await eventually(lambda: replica.view(now()).unhealthy == other.view(now()).unhealthy == ("web-1",))
+    await until(lambda: replica.view(now()).unhealthy == other.view(now()).unhealthy == ("web-1",))
 
     await replica.report(unhealthy=False)
 
-    await eventually(lambda: one.view(now()).unhealthy == other.view(now()).unhealthy == ())
+    await until(lambda: one.view(now()).unhealthy == other.view(now()).unhealthy == ())
 
 
 async def test_a_member_that_somebody_removed_says_again_that_it_is_there(site):
     one, other = await permits(site), await permits(site, "web-2")
     await one.report(unhealthy=True)
-    await eventually(lambda: other.view(now()).unhealthy == ("web-1",))
+    await until(lambda: other.view(now()).unhealthy == ("web-1",))
 
     await (await site.bucket(Bucket.FLEET)).delete(subjects.group_key("member", GROUP, FUNCTION, "web-1"))
 
@@ -167,8 +168,8 @@ async def test_a_member_that_somebody_removed_says_again_that_it_is_there(site):
         member = await stored(site, subjects.group_key("member", GROUP, FUNCTION, "web-1"))
         return member and Member.model_validate(member, strict=False).unhealthy_since
 
-    await eventually(told_again)
-    await eventually(lambda: other.view(now()).unhealthy == ("web-1",))
+    await until(told_again)
+    await until(lambda: other.view(now()).unhealthy == ("web-1",))
 
 
 async def test_a_bucket_that_was_made_anew_is_filled_again_by_those_who_are_there(site, monkeypatch):
@@ -182,9 +183,9 @@ async def test_a_bucket_that_was_made_anew_is_filled_again_by_those_who_are_ther
     async def members():
         return len(await (await site.bucket(Bucket.FLEET)).keys("member."))
 
-    await eventually(lambda: one.view(now()).acting == ())
-    await eventually(members)
-    await eventually(lambda: one.view(now()).members == other.view(now()).members == 2)
+    await until(lambda: one.view(now()).acting == ())
+    await until(members)
+    await until(lambda: one.view(now()).members == other.view(now()).members == 2)
     assert await other.take(at_most(1, "web-2"), irreversible=False) is None
     assert await one.storm(begins=True, unhealthy=3, members=3)
 
@@ -219,7 +220,7 @@ async def test_treatments_of_one_host_share_its_slot_until_the_last_gives_it_bac
     async def freed():
         return await other.take(at_most(1, "web-2"), irreversible=False) is None
 
-    await eventually(freed)
+    await until(freed)
 
 
 async def test_many_takes_at_once_cost_few_writes(site):
@@ -258,7 +259,7 @@ async def test_a_slot_is_renewed_while_it_is_used_and_a_dead_holder_s_runs_out(s
     async def taken():
         return await other.take(at_most(2, "web-3"), irreversible=False) is None
 
-    await eventually(taken)
+    await until(taken)
     slots = {slot["host"]: slot["until"] for slot in (await stored(site, SLOTS))["slots"]}
     assert set(slots) == {"web-1", "web-3"}
     assert slots["web-1"] > until["web-1"]
@@ -269,7 +270,7 @@ async def test_a_clock_that_jumps_frees_nobody_s_slot_and_keeps_no_dead_one_s(si
     clock = FakeClock(now())
     one, other = await permits(site, "web-1", slot_time=SHORT), await permits(site, "web-2", clock=clock)
     await one.take(anybody, irreversible=False)
-    await eventually(lambda: other.view(clock.now()).acting == ("web-1",))
+    await until(lambda: other.view(clock.now()).acting == ("web-1",))
 
     clock.move(jump)
 
@@ -302,7 +303,7 @@ async def test_who_is_cancelled_while_waiting_holds_no_slot(site):
     async def free():
         return (await stored(site, SLOTS) or {"slots": []})["slots"] == []
 
-    await eventually(free)
+    await until(free)
     assert waiting.cancelled()
 
 
@@ -334,7 +335,7 @@ async def test_without_a_bus_nothing_is_taken_and_afterwards_it_goes_on(site):
         except NotStored:
             return False
 
-    await eventually(taken)
+    await until(taken)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ async def test_damaged_values_let_nobody_act_until_they_are_removed(site, key, n
             return f"nats kv del fleet {key}" in str(error)
         return False
 
-    await eventually(refused)
+    await until(refused)
     await bucket.delete(key)
 
     async def taken():
@@ -363,7 +364,7 @@ async def test_damaged_values_let_nobody_act_until_they_are_removed(site, key, n
         except NotStored:
             return False
 
-    await eventually(taken)
+    await until(taken)
 
 
 # Budgets
@@ -415,7 +416,7 @@ async def test_two_functions_of_one_process_and_other_processes_lose_no_count(si
 
     slots = [await stored(site, key) for key in await (await site.bucket(Bucket.FLEET)).keys("slots.")]
     assert [len(each["slots"]) for each in slots] == [1, 1, 1]
-    await eventually(lambda: all(each.view(now()).spent_host == 90 for each in spenders))
+    await until(lambda: all(each.view(now()).spent_host == 90 for each in spenders))
 
 
 # Storms
@@ -432,7 +433,7 @@ async def test_exactly_one_notes_that_a_storm_begins_and_one_that_it_is_over(sit
 
     ended = []
     for each in group:
-        await eventually(lambda each=each: each._storm.revision or ended.count(True))
+        await until(lambda each=each: each._storm.revision or ended.count(True))
         ended.append(await each.storm(begins=False))
     assert ended.count(True) == 1
     assert await group[0].storm(begins=True, unhealthy=4, members=5)

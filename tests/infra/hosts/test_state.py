@@ -10,7 +10,8 @@ from functions.core.ports import LedgerConflict, NotStored
 from infra.hosts.state import BusLedger
 from schemas.incident import Incident, IncidentState
 from schemas.remediation import Gap
-from tests.infra.hosts.joined import Joined, eventually, joined
+from tests.infra.hosts.joined import Joined, joined
+from tests.waiting import until
 
 HOST, FUNCTION, TARGET = "web-1", "disk.free_space", "bytes:/var"
 KEY = subjects.state_key(HOST, FUNCTION, TARGET)
@@ -42,11 +43,11 @@ async def test_what_is_saved_is_open_at_once_here_and_soon_elsewhere(site):
     revision = await one.save(saved, 0)
 
     assert one.is_open(TARGET)
-    await eventually(lambda: other.is_open(TARGET))
+    await until(lambda: other.is_open(TARGET))
     assert (await other.load(TARGET)).incident == saved
     assert other.open_incidents() == [saved]
     await other.save(saved.model_copy(update={"state": IncidentState.CLOSED}), revision)
-    await eventually(lambda: not one.is_open(TARGET))
+    await until(lambda: not one.is_open(TARGET))
 
 
 async def test_who_knows_an_old_one_can_t_write(site):
@@ -92,7 +93,7 @@ async def test_without_a_bus_nothing_is_loaded_or_saved(site):
 async def test_what_changed_while_the_bus_was_away_is_known_afterwards(site):
     one, other = await ledger(site), await ledger(site)
     await one.save(incident(), 0)
-    await eventually(lambda: other.is_open(TARGET))
+    await until(lambda: other.is_open(TARGET))
     await site.server.kill()
     await site.server.start()
     bucket = await site.bucket(Bucket.INCIDENTS)
@@ -101,8 +102,8 @@ async def test_what_changed_while_the_bus_was_away_is_known_afterwards(site):
         subjects.state_key(HOST, FUNCTION, "bytes:/srv"), incident(target="bytes:/srv").model_dump_json().encode()
     )
 
-    await eventually(lambda: not one.is_open(TARGET) and not other.is_open(TARGET))
-    await eventually(lambda: one.is_open("bytes:/srv") and other.is_open("bytes:/srv"))
+    await until(lambda: not one.is_open(TARGET) and not other.is_open(TARGET))
+    await until(lambda: one.is_open("bytes:/srv") and other.is_open("bytes:/srv"))
 
 
 async def test_a_bucket_that_was_made_anew_is_mirrored_although_its_revisions_began_again(site):
@@ -114,8 +115,8 @@ async def test_a_bucket_that_was_made_anew_is_mirrored_although_its_revisions_be
     await site.join()  # makes it anew
     await site.server.kill()
     await site.server.start()
-    await eventually(lambda: not one.is_open(TARGET))
+    await until(lambda: not one.is_open(TARGET))
 
     await (await site.bucket(Bucket.INCIDENTS)).create(KEY, incident().model_dump_json().encode())
 
-    await eventually(lambda: one.is_open(TARGET))
+    await until(lambda: one.is_open(TARGET))
