@@ -63,9 +63,11 @@ CHANNELS = (
             ("ansai.checkpoint.v1",), "Where an audit chain stands, signed: it shows a tail that was cut off."),
     Channel("approvalRequested", "ansai.approval.{host}.{domain}.{function}.requested", "send", "APPROVAL",
             ("ansai.approval.v1",), "A plan waits for a person's answer."),
-    *(Channel(f"approval{state.title()}{by}", f"ansai.approval.{{host}}.{{domain}}.{{function}}.{state}{who}", "receive",
-              "APPROVAL", ("ansai.approval.v1",), f"The plan is {state}: exactly that one, once.")
-      for state in ("granted", "denied") for by, who in (("", ""), ("By", ".{who}"))),
+    *(
+        Channel(f"approval{state.title()}{by}", f"ansai.approval.{{host}}.{{domain}}.{{function}}.{state}{who}",
+                "receive", "APPROVAL", ("ansai.approval.v1",), f"The plan is {state}: exactly that one, once.")
+        for state in ("granted", "denied") for by, who in (("", ""), ("By", ".{who}"))
+    ),
     Channel("alert", "ansai.alert.{host}.{domain}.{function}.{severity}", "send", "ALERT", ("ansai.alert.v1",),
             "What a person must know."),
     Channel("deadLetter", "ansai.dlq.{domain}.{function}", "send", "DLQ", (),
