@@ -11,7 +11,7 @@ from functions.core.ports import NotStored
 from infra.audit import reading
 from infra.audit.heads import Head, HeadFile, replaced
 from infra.audit.keys import Signer
-from infra.audit.segments import Chain, document
+from infra.audit.segments import Chain, Document, document
 from schemas.audit import Step
 from schemas.remediation import Mode
 
@@ -26,7 +26,7 @@ def boot_id() -> str:
         return ""
 
 
-def own_record(chain: Chain, at: datetime, step: Step, text: str, data: dict[str, Any]) -> dict[str, Any]:
+def own_record(chain: Chain, at: datetime, step: Step, text: str, data: dict[str, Any]) -> Document:
     """A record about the chain itself."""
     return document(chain, at, step=step, mode=Mode.OBSERVE, text=text, data=data)
 

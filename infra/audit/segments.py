@@ -45,7 +45,13 @@ class Segment:
     signer: Signer
 
 
-def document(chain: Chain, at: datetime, **fields: Any) -> dict[str, Any]:
+class Document(dict[str, Any]):
+    """A record as parsed JSON, and how many bytes it has."""
+
+    size = 0
+
+
+def document(chain: Chain, at: datetime, **fields: Any) -> Document:
     """A record as parsed JSON; its place in the chain is given when its segment is made.
 
     Raises NotStored for what JSON can't hold, ValidationError for fields that make no record.
@@ -59,7 +65,8 @@ def document(chain: Chain, at: datetime, **fields: Any) -> dict[str, Any]:
     except (PydanticSerializationError, ValueError) as error:
         reason = " ".join(str(error).split())[:500]
         raise NotStored(f"the audit record {record.step!s} of {chain.function} can't be written: {reason}") from error
-    parsed: dict[str, Any] = json.loads(text)
+    parsed = Document(json.loads(text))
+    parsed.size = len(text.encode())
     return parsed
 
 

@@ -15,12 +15,11 @@ from typing import Any
 from bus import subjects
 from bus.port import Bus, BusError
 from functions.core.ports import NotStored
-from infra.audit import form
 from infra.audit.checkpoints import Checkpoints
 from infra.audit.heads import HeadFile
 from infra.audit.keys import Keyring, KeyUnusable, Rotation, Signer, announce
 from infra.audit.opening import opening, own_record
-from infra.audit.segments import Chain, Position, Segment, document, segment
+from infra.audit.segments import Chain, Document, Position, Segment, document, segment
 from infra.audit.tip import SETTLE_WITHIN, Forked, Tip
 from schemas.alert import Alert, AlertState, Severity
 from schemas.audit import Step
@@ -43,13 +42,10 @@ LAST_WITHIN = 10.0
 class _Waiting:
     """A record, and its caller, who gets None or why it was not stored."""
 
-    document: dict[str, Any]
+    document: Document
     answer: asyncio.Future[NotStored | None]
     successor: Signer | None = None
     """signs what comes after this record, which is the last of its segment"""
-
-    def size(self) -> int:
-        return len(form.canonical(self.document))
 
 
 class _NothingLeft(Exception):
@@ -126,7 +122,7 @@ class AuditTrail:
 
     # Writing.
 
-    async def _append(self, record: dict[str, Any], successor: Signer | None = None) -> None:
+    async def _append(self, record: Document, successor: Signer | None = None) -> None:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(record, loop.create_future(), successor)
         self._queue.append(waiting)
@@ -158,9 +154,9 @@ class AuditTrail:
     def _gather(self) -> list[_Waiting]:
         """What goes into the next segment."""
         group = [self._queue.popleft()]
-        room = SEGMENT_BYTES - (group[0].size() if self._queue else 0)
+        room = SEGMENT_BYTES - (group[0].document.size if self._queue else 0)
         while self._queue and len(group) < SEGMENT_RECORDS and group[-1].successor is None:
-            room -= self._queue[0].size()
+            room -= self._queue[0].document.size
             if room < 0:
                 break
             group.append(self._queue.popleft())
@@ -260,7 +256,7 @@ class AuditTrail:
         finally:
             self._announcing = None
 
-    def _own(self, step: Step, text: str) -> dict[str, Any]:
+    def _own(self, step: Step, text: str) -> Document:
         return own_record(self._chain, self._clock.now(), step, text, {})
 
     def _alert(self, title: str, text: str) -> None:
