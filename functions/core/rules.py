@@ -60,7 +60,7 @@ def mode(situation: Situation) -> Objection | None:
     if policy.mode is Mode.OBSERVE:
         return Refuse("mode", Mode.OBSERVE, "a gap", "observe makes no plan; dry_run shows what would be done")
     if situation.authority in {Authority.LIVE, Authority.APPROVAL} and policy.mode.rank < Mode.APPROVE.rank:
-        hint = f'nobody but the policy can let it act; set policy.mode and policy.functions."{function}".mode to auto'
+        hint = f'a trigger can\'t grant live; set policy.mode and policy.functions."{function}".mode to auto'
         return Refuse("mode", policy.mode, situation.authority, hint)
     return None
 

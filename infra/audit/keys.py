@@ -9,6 +9,7 @@
 ```
 """
 
+import errno
 import json
 import logging
 import os
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 logger = logging.getLogger(__name__)
+
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class KeyUnusable(NotStored):
@@ -75,12 +79,19 @@ class Keyring:
         self._signers: dict[str, Signer] = {}
         self._seen: tuple[int, int, int] | None = None
         self._current = ""
+        self._first: Ed25519PrivateKey | None = None
+        """the first key, as long as there is no room for it on the disk"""
 
     def current(self) -> Signer:
         """The key that signs now; made when there is none yet. After the first time a mere stat. Raises KeyUnusable."""
         with self._lock:
             try:
-                self._look()
+                try:
+                    self._look()
+                except OSError as error:
+                    if error.errno not in NO_ROOM or os.path.lexists(self._directory / "current"):
+                        raise
+                    self._keep_in_memory(error)
                 return self.signer(self._current)
             except (OSError, ValueError) as error:
                 raise self._unusable(error) from error
@@ -163,6 +174,17 @@ class Keyring:
             self._current = durable.read(path).decode("ascii").strip()
             self._seen = seen
 
+    def _keep_in_memory(self, why: OSError) -> None:
+        """A function that is to make room on a full disk must be able to sign before there is any."""
+        if self._first is None:
+            self._first = _generated()
+            signer = _signer(self._first)
+            self._signers[signer.fingerprint], self._current = signer, signer.fingerprint
+            logger.warning(
+                "the key %s that signs the audit trail here can't be stored in %s yet, and would be lost with this"
+                " process: %s", signer.fingerprint, self._directory, why,
+            )  # fmt: skip
+
     def _create_first(self) -> None:
         durable.make_directory(self._directory)
         with durable.locked(self._directory):
@@ -174,9 +196,8 @@ class Keyring:
 
     def _make(self) -> Signer:
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        key = Ed25519PrivateKey.generate()
+        key, self._first = self._first or _generated(), None
         signer = _signer(key)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -206,6 +227,12 @@ class Keyring:
 
     def _unusable(self, error: Exception) -> KeyUnusable:
         return KeyUnusable(f"the keys of the audit trail in {self._directory} can't be used: {error}")
+
+
+def _generated() -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.generate()
 
 
 def _signer(key: "Ed25519PrivateKey") -> Signer:

@@ -36,6 +36,7 @@ class Entry:
         return {
             "message": self.message,
             "place": self.place,
+            "correlation": self.record.correlation,
             **self.record.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bus.subjects import target_token
 from functions.core.ports import Fenced, Token, ToolError
-from schemas.settings.bus import state_directory
+from schemas.settings.bus import runtime_directory
 
 PATIENCE = 2.0
 """Seconds to wait for another process that passes the fence of the same resource: one that is still in the middle of a
@@ -31,7 +31,7 @@ class LocalFence:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory or state_directory() / "fences"
+        self._directory = directory or runtime_directory() / "fences"
 
     def admit(self, tokens: Mapping[str, Token]) -> None:
         """See `functions.core.ports.Fence`. All resources are checked before the first one is noted."""

@@ -57,7 +57,7 @@ class _Stoppable(Protocol):
 class FunctionHost:
     """Start it, and it heals until it is stopped. `every_trigger` makes it answer for names nobody has.
 
-    *directory* is where this machine keeps what no server may lose: keys and heads of the audit trail, fences.
+    *directory* is where this machine keeps what no server may lose: keys and heads of the audit trail, and fences.
     """
 
     def __init__(
@@ -74,13 +74,14 @@ class FunctionHost:
         self._ack_wait = ack_wait
         self._name = name or process_name([each.name for each in remedies])
         self._holder = new_id()
+        fences = directory / "fences" if directory is not None else None
         directory = directory or state_directory()
         self._story = BusStory(
             bus, spool, machine.host, self._holder, state=directory / "audit", clock=self._clock, version=version
         )
         self._mirror = FleetMirror(bus)
         self._brake = BusBrake(self._mirror, configuration.policy.freeze_file)
-        self._fence = LocalFence(directory / "fences")
+        self._fence = LocalFence(fences)
         self._fill = FillWatch(bus, machine.host, self._story.alert, self._clock)
         self._running: list[_Stoppable] = []
         self._engines: list[Engine] = []

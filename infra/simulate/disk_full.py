@@ -209,6 +209,7 @@ def main(directory: Path) -> int:
     fill(volume)
     environment = fill_package_cache(volume, directory)
     os.environ["XDG_STATE_HOME"] = str(directory / "state")
+    os.environ["XDG_RUNTIME_DIR"] = str(directory)
     policy = POLICY.format(volume=volume)
     (directory / "ansai.yaml").write_text(policy)
     configuration = load(str(directory / "ansai.yaml"), {})

@@ -1,5 +1,6 @@
 """The `bus` section: which NATS server, how to get in, what to keep while it is away."""
 
+import hashlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,18 @@ def state_directory() -> Path:
     configured = os.environ.get("XDG_STATE_HOME", "")
     base = Path(configured) if configured.startswith("/") else Path.home() / ".local" / "state"
     return base / "ansai"
+
+
+def runtime_directory() -> Path:
+    """Where state belongs that no restart of the machine outlives, in memory: a full disk must not stop who frees it.
+
+    Below `$XDG_RUNTIME_DIR/ansai`, for root `/run/ansai`, one directory for each state directory; else that itself.
+    """
+    configured = os.environ.get("XDG_RUNTIME_DIR", "")
+    base = Path(configured) if configured.startswith("/") else Path("/run")
+    if not (base.is_dir() and os.access(base, os.W_OK | os.X_OK)):
+        return state_directory()
+    return base / "ansai" / hashlib.sha256(os.fsencode(state_directory())).hexdigest()[:12]
 
 
 def _servers(url: str) -> str:

@@ -50,6 +50,7 @@ def clean_environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSAI_", "XDG_", "COLUMNS"))}
     return kept | {
         "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_RUNTIME_DIR": str(home),
         "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error", "NO_COLOR": "1", "COLUMNS": "160",
     }  # fmt: skip
 
