@@ -25,10 +25,13 @@ async def first(site: Site, step: Step) -> AuditRecord:
     return record
 
 
-async def fill(volume: Volume) -> None:
+async def fill(volume: Volume) -> dict[str, object]:
+    """The files; read before they are aged, since what was read lately is not old."""
     volume.write("data/orders.db", 30 * MIB)
     volume.fill(92)
+    files = volume.files()
     await volume.aged()
+    return files
 
 
 async def test_a_cap_raised_in_the_settings_lets_the_running_function_act(memory: Volume, site: Site):
@@ -54,11 +57,10 @@ async def test_a_cap_raised_in_the_settings_lets_the_running_function_act(memory
 async def test_a_plan_runs_when_it_was_granted_on_the_command_line_and_the_trail_says_by_whom(
     memory: Volume, site: Site
 ):
-    await fill(memory)
+    before = await fill(memory)
     settings = settings_for(memory)
     settings["policy"]["mode"] = "approve"
     await site.open(settings)
-    before = memory.files()
     function = await site.start("run", FUNCTION, "disk.pressure")
     asked = await first(site, Step.REQUESTED)
     assert memory.files().keys() == before.keys(), "nothing is touched before the answer"
@@ -83,11 +85,10 @@ async def test_a_plan_runs_when_it_was_granted_on_the_command_line_and_the_trail
 
 
 async def test_a_denied_plan_is_not_asked_again(memory: Volume, site: Site):
-    await fill(memory)
+    before = await fill(memory)
     settings = settings_for(memory)
     settings["policy"]["mode"] = "approve"
     await site.open(settings)
-    before = memory.files()
     await site.start("run", FUNCTION, "disk.pressure")
     asked = await first(site, Step.REQUESTED)
 
@@ -102,9 +103,8 @@ async def test_a_denied_plan_is_not_asked_again(memory: Volume, site: Site):
 
 
 async def test_a_freeze_holds_everything_until_it_is_lifted(memory: Volume, site: Site):
-    await fill(memory)
+    before = await fill(memory)
     await site.open(settings_for(memory))
-    before = memory.files()
     frozen = await site.run("freeze", "on", "--reason", "migration")
     await site.start("run", FUNCTION, "disk.pressure")
 
