@@ -251,7 +251,7 @@ async def test_a_slot_is_renewed_while_it_is_used_and_a_dead_holder_s_runs_out(s
     await dead.start()
     await alive.take(anybody, irreversible=False)
     await dead.take(anybody, irreversible=False)
-    until = {slot["host"]: slot["until"] for slot in (await stored(site, SLOTS))["slots"]}
+    expiry = {slot["host"]: slot["until"] for slot in (await stored(site, SLOTS))["slots"]}
     for task in dead._tasks:
         task.cancel()  # as if its process were killed
     await asyncio.gather(*dead._tasks, return_exceptions=True)
@@ -262,7 +262,7 @@ async def test_a_slot_is_renewed_while_it_is_used_and_a_dead_holder_s_runs_out(s
     await until(taken)
     slots = {slot["host"]: slot["until"] for slot in (await stored(site, SLOTS))["slots"]}
     assert set(slots) == {"web-1", "web-3"}
-    assert slots["web-1"] > until["web-1"]
+    assert slots["web-1"] > expiry["web-1"]
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)])
