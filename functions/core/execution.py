@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,7 +43,7 @@ class Execution:
         self._held = held
 
     async def run(
-        self, go: Go, before: Observation, situation: Callable[[], Situation], use: Callable[[], Awaitable[bool]]
+        self, go: Go, before: Observation, situation: Callable[[Fleet], Situation], use: Callable[[], Awaitable[bool]]
     ) -> Verdict | Objection | NeedsApproval:
         """Carry out what was let pass. An objection of the other hosts comes back, and then nothing was done.
 
@@ -52,11 +51,11 @@ class Execution:
         last: False when what the plan rests on was used up by somebody else, and then nothing is done either.
         """
         if go.mode is not Mode.AUTO:
-            return await self._carry_out(go, self._foretold(), before)
+            return await self._carry_out(go, Foretold(), before)
         permits, mode = self._practice.ports.permits, self._file.mode
 
         def judge(fleet: Fleet) -> Objection | None:
-            return among_hosts(replace(situation(), fleet=fleet))
+            return among_hosts(situation(fleet))
 
         objection: Objection | None = await permits.take(judge, irreversible=go.plan.risk is Risk.IRREVERSIBLE)
         if objection is not None:
@@ -99,9 +98,6 @@ class Execution:
             return True
         await self._file.stuck(f"could not take back: {text}")
         return False
-
-    def _foretold(self) -> Foretold:
-        return Foretold()
 
     def _live(self) -> Live:
         observer, ports = self._practice.observer, self._practice.ports

@@ -10,13 +10,14 @@ from functions.core.rules import (
     ABOUT_RISK,
     AMONG_HOSTS,
     BEFORE_PLAN,
+    MAINTENANCE_WINDOWS,
     SECOND_SOURCE,
     Objection,
     Rule,
+    unanswered,
 )
 from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.remediation import Mode
-from schemas.settings.policy import EffectivePolicy
 
 
 def before_plan(situation: Situation) -> Objection | None:
@@ -58,10 +59,7 @@ def decide(situation: Situation) -> Decision:
 
 def ask(situation: Situation, plan: Plan) -> NeedsApproval | Wait:
     """A person is asked about *plan*, one question at a time. Pure."""
-    pending = situation.incident.pending
-    if pending is None or situation.now >= pending.expires_at:
-        return NeedsApproval(plan)
-    return Wait("approval", f"granted before {pending.expires_at:%Y-%m-%d %H:%M}", "no answer yet", pending.expires_at)
+    return unanswered(situation) or NeedsApproval(plan)
 
 
 def _acts(situation: Situation) -> bool:
@@ -96,7 +94,7 @@ def _portion(situation: Situation, plan: Plan) -> Portion:
             continue
         alone = replace(situation, plan=plan.only((rung,)))
         runs = mode.rank >= granted.rank
-        objection = (_first(ABOUT_RISK, alone) or _shut(alone)) if runs else SECOND_SOURCE(alone)
+        objection = _first(ABOUT_RISK, alone) if runs else SECOND_SOURCE(alone)
         if objection is not None:
             held.append(objection)
         else:
@@ -120,32 +118,6 @@ def _capped(situation: Situation, wanted: Mode) -> Refuse | None:
     return None
 
 
-def _needs_window(policy: EffectivePolicy, rung: Rung) -> bool:
-    return rung.risk is not None and rung.risk.rank >= policy.window_from.rank
-
-
-def _open(policy: EffectivePolicy, situation: Situation) -> bool:
-    return any(window.open_at(situation.now) for window in policy.maintenance_windows)
-
-
-def _shut(situation: Situation) -> Objection | None:
-    """A rung is grave enough to need a maintenance window, and none is open."""
-    policy, plan = situation.policy, situation.plan
-    if not policy.maintenance_windows or plan is None or _open(policy, situation):
-        return None
-    return _window_wait(situation) if any(_needs_window(policy, rung) for rung in plan.rungs) else None
-
-
-def _window_wait(situation: Situation) -> Objection:
-    windows, now = situation.policy.maintenance_windows, situation.now
-    begins = [begin for window in windows if (begin := window.next_after(now)) is not None]
-    names = ", ".join(window.name or f"{window.cron} {window.zone}" for window in windows)
-    seen = f"{now:%Y-%m-%d %H:%M} UTC"
-    if not begins:
-        return Refuse("maintenance_windows", names, seen, "none of the windows ever opens; mend their cron lines")
-    return Wait("maintenance_windows", names, seen, min(begins))
-
-
 def _foretell(situation: Situation, plan: Plan) -> Decision:
     """A dry run, with all that would stand in the way of a live one."""
     late = _told_lately(situation)
@@ -153,7 +125,7 @@ def _foretell(situation: Situation, plan: Plan) -> Decision:
         return late
     rules = (*BEFORE_PLAN, *ABOUT_PLAN, SECOND_SOURCE, *AMONG_HOSTS)
     against = [objection for rule in rules if not rule.always and (objection := rule(situation))]
-    against += filter(None, (_capped(situation, Mode.AUTO), _shut(situation)))
+    against += filter(None, (_capped(situation, Mode.AUTO), MAINTENANCE_WINDOWS(situation)))
     return Go(Mode.DRY_RUN, plan, reservations=tuple(against))
 
 

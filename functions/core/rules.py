@@ -195,8 +195,13 @@ def gather(situation: Situation) -> Objection | None:
 
 def approval(situation: Situation) -> Objection | None:
     """One question at a time."""
+    return unanswered(situation) if situation.policy.mode is Mode.APPROVE else None
+
+
+def unanswered(situation: Situation) -> Wait | None:
+    """A person was asked, and there is time left to answer."""
     pending = situation.incident.pending
-    if pending is None or situation.now >= pending.expires_at or situation.policy.mode is not Mode.APPROVE:
+    if pending is None or situation.now >= pending.expires_at:
         return None
     return Wait("approval", f"granted before {pending.expires_at:%Y-%m-%d %H:%M}", "no answer yet", pending.expires_at)
 
@@ -271,6 +276,20 @@ def second_source(situation: Situation) -> Objection | None:
 def _apart(samples: list[Sample], every: timedelta) -> bool:
     moments = [sample.at for sample in samples]
     return len(moments) > 1 and max(moments) - min(moments) >= every
+
+
+def maintenance_windows(situation: Situation) -> Objection | None:
+    """What is grave enough waits for one of the windows, where there are any."""
+    policy, risk, now = situation.policy, situation.risk, situation.now
+    windows = policy.maintenance_windows
+    if not windows or risk is None or risk.rank < policy.window_from.rank or any(each.open_at(now) for each in windows):
+        return None
+    begins = [begin for window in windows if (begin := window.next_after(now)) is not None]
+    names = ", ".join(window.name or f"{window.cron} {window.zone}" for window in windows)
+    seen = f"{now:%Y-%m-%d %H:%M} UTC"
+    if not begins:
+        return Refuse("maintenance_windows", names, seen, "none of the windows ever opens; mend their cron lines")
+    return Wait("maintenance_windows", names, seen, min(begins))
 
 
 def alert_first(situation: Situation) -> Objection | None:
@@ -388,7 +407,8 @@ ABOUT_PLAN = (
 SECOND_SOURCE = Rule("second_source", second_source, skipped_by=_ANSWERED)
 HEALTHY_PEERS = Rule("healthy_peers", healthy_peers)
 IRREVERSIBLE_BUDGET = Rule("irreversible_budget", irreversible_budget)
+MAINTENANCE_WINDOWS = Rule("maintenance_windows", maintenance_windows)
 
-ABOUT_RISK = (SECOND_SOURCE, HEALTHY_PEERS, IRREVERSIBLE_BUDGET)
+ABOUT_RISK = (SECOND_SOURCE, HEALTHY_PEERS, IRREVERSIBLE_BUDGET, MAINTENANCE_WINDOWS)
 """judged rung by rung: what they hold back doesn't hold back the gentler rungs"""
 AMONG_HOSTS = (Rule("fleet_share", fleet_share), Rule("budget", budget), HEALTHY_PEERS, IRREVERSIBLE_BUDGET)

@@ -21,6 +21,7 @@ from functions.core.rules import flaps
 from functions.core.situation import Authority, Decision, Go, NeedsApproval, Refuse, Situation, Wait
 from schemas.alert import AlertState, Severity
 from schemas.audit import Step
+from schemas.fleet import Fleet
 from schemas.health import Level
 from schemas.incident import IncidentState
 from schemas.probes import ProbeError
@@ -148,13 +149,15 @@ class Treatment:
             return SETTLED
         return await self._decided(decide(self._situation(observation, plan)), observation, plan)
 
-    def _situation(self, observation: Observation, plan: Plan | None = None) -> Situation:
+    def _situation(self, observation: Observation, plan: Plan | None = None, fleet: Fleet | None = None) -> Situation:
+        """*fleet*: as it is stored this moment; by default as the mirror shows it."""
         practice, policy = self._practice, self._policy
         assert self._file.incident is not None
         now = practice.clock.now()
         return Situation(
             policy, self._file.incident, now, observation.gap, self._cause.authority, plan,
-            planned_at=observation.began if plan is not None else None, fleet=practice.ports.permits.view(now),
+            planned_at=observation.began if plan is not None else None,
+            fleet=fleet if fleet is not None else practice.ports.permits.view(now),
             freeze=practice.ports.brake.frozen(),
             clock_jump=practice.steadiness.jump(policy.clock_tolerance, policy.cooldown),
         )  # fmt: skip
@@ -244,8 +247,8 @@ class Treatment:
         return await self._refuse(decision, fields)
 
     async def _run(self, go: Go, observation: Observation, plan: Plan | None) -> Verdict:
-        def situation() -> Situation:
-            return self._situation(observation, go.plan)
+        def situation(fleet: Fleet) -> Situation:
+            return self._situation(observation, go.plan, fleet)
 
         outcome = await self._execution.run(go, observation, situation, self._use)
         if isinstance(outcome, NeedsApproval):

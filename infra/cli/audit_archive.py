@@ -1,7 +1,6 @@
 """`ansai audit export` and `ansai audit archive`."""
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from infra.cli.audit_verify import audit_directory, own_trust, progress, show
 from infra.cli.failures import Failure
 from infra.cli.invocation import Invocation, invocation
 from infra.cli.output import AsJson, print_json
+from infra.cli.person import user_name
 from infra.hosts.session import session
 from infra.hosts.story import BusStory
 from schemas.envelope import new_id
@@ -147,11 +147,7 @@ def _document(directory: Path, done: archiving.Archived) -> dict[str, Any]:
 
 def person(asked: Invocation) -> str:
     """Who calls, and where: for the manifest and the tombstone."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = "somebody"
-    return f"{user} on {asked.host_name}"
+    return f"{user_name()} on {asked.host_name}"
 
 
 def _keyring() -> Keyring:

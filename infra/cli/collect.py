@@ -7,9 +7,8 @@ import typer
 
 from infra.cli.chosen import collectors
 from infra.cli.invocation import invocation
+from infra.cli.live_station import live_station
 from infra.cli.running import run
-from infra.hosts.live_reload import live_reload
-from infra.hosts.station import station
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -21,14 +20,11 @@ def collect(
 ) -> None:
     """Run one or more collectors until Ctrl-C or SIGTERM; what the bus could not take yet waits in the spool."""
     asked = invocation(context)
-    configuration, host = asked.start(), asked.host_name
+    asked.start()
     chosen = collectors(names)
 
     async def main(stop: asyncio.Event) -> None:
-        async with (
-            station(configuration, host, (), chosen) as running,
-            live_reload(running, asked.loaded, asked.config, asked.options),
-        ):
+        async with live_station(asked, (), chosen):
             await stop.wait()
 
     run(main)

@@ -9,8 +9,13 @@ UNAUTHENTICATED = " (unauthenticated)"
 
 def person() -> str:
     """The user's name, behind sudo that of who called it; `somebody` for a user id without a name."""
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or user_name()
+
+
+def user_name() -> str:
+    """That of the user whose rights we have; `somebody` for a user id without a name."""
     try:
-        return os.environ.get("SUDO_USER") or os.environ.get("USER") or getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):
         return "somebody"
 

@@ -8,9 +8,8 @@ import typer
 from collectors import registry as collector_registry
 from infra.cli.chosen import collectors, functions
 from infra.cli.invocation import invocation
+from infra.cli.live_station import live_station
 from infra.cli.running import run as run_until_stopped
-from infra.hosts.live_reload import live_reload
-from infra.hosts.station import station
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -29,15 +28,12 @@ def run(
     All that run in one process share its connection. The bus must be there: bus.url, or that of ansai up.
     """
     asked = invocation(context)
-    configuration, host = asked.start(), asked.host_name
+    configuration = asked.start()
     eyes = collectors([name for name in names if name in collector_registry.names()])
     remedies = functions([name for name in names if name not in collector_registry.names()], configuration)
 
     async def main(stop: asyncio.Event) -> None:
-        async with (
-            station(configuration, host, remedies, eyes) as running,
-            live_reload(running, asked.loaded, asked.config, asked.options),
-        ):
+        async with live_station(asked, remedies, eyes):
             await stop.wait()
 
     run_until_stopped(main)

@@ -1,9 +1,7 @@
 """`ansai trigger`."""
 
 import asyncio
-import getpass
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +16,7 @@ from functions.core.remedy import Scope
 from infra.cli.failures import Failure
 from infra.cli.invocation import invocation
 from infra.cli.lines import line_of, read
+from infra.cli.person import person_token, user_name
 from infra.cli.tables import console
 from infra.hosts.beat import ROLL_CALL
 from infra.hosts.session import session
@@ -60,7 +59,7 @@ def trigger(
     if live and target is None:
         raise Failure("--live needs a --target: an order that names none changes nothing")
     host = host_of(function, asked.host_name, configuration)
-    person = who or re.sub(r"[^A-Za-z0-9_-]", "-", _user())[:63]
+    person = who or person_token(user_name())
     order = Trigger(target=target, mode=Asked.LIVE if live else Asked.DRY_RUN, reason=reason)
 
     async def main() -> Answer:
@@ -89,13 +88,6 @@ def host_of(function: str, host: str, configuration: Configuration) -> str:
     except (subjects.BadSubject, registry.BadFunction) as error:
         raise Failure(str(error)) from error
     return host if scope is Scope.HOST else subjects.ANY_HOST
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        return "somebody"
 
 
 @dataclass

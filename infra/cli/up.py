@@ -15,14 +15,14 @@ from functions.core.remedy import AnyRemedy
 from infra.cli.chosen import collectors, function_names, functions
 from infra.cli.invocation import invocation
 from infra.cli.lines import Line
+from infra.cli.live_station import live_station
 from infra.cli.plan_view import block, summary
 from infra.cli.running import run
 from infra.cli.screen import Screen, Standing
 from infra.cli.tables import console
-from infra.hosts.live_reload import live_reload
 from infra.hosts.local import probes_of
 from infra.hosts.preview import Preview, preview
-from infra.hosts.station import Station, station
+from infra.hosts.station import Station
 from schemas.probes import ProbeError
 from schemas.settings.root import Configuration
 from schemas.text import plain
@@ -47,10 +47,7 @@ def up(context: typer.Context) -> None:
     watched = collectors(collector_registry.names())
 
     async def main(stop: asyncio.Event) -> None:
-        async with (
-            station(configuration, host, remedies, watched, everything=True) as running,
-            live_reload(running, asked.loaded, asked.config, asked.options),
-        ):
+        async with live_station(asked, remedies, watched, everything=True) as running:
             await _show(running, remedies, configuration, host, stop)
 
     run(main)

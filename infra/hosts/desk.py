@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from bus.port import BusError, Conflict
@@ -32,7 +33,7 @@ class Applicant(Protocol):
     host: str
     slot: HostSlot
 
-    def fleet(self, spent: Spent, acting: tuple[str, ...]) -> Fleet:
+    def fleet(self, spent: Spent, acting: tuple[str, ...], now: datetime) -> Fleet:
         """What a judge sees, given what was spent and who acts."""
         ...
 
@@ -148,7 +149,7 @@ class Desk:
             slot.cell.latest()
             there = acting.setdefault(slot.cell.key, slot.acting())
             try:
-                refusal = wish.judge(wish.applicant.fleet(judged.spent, there))
+                refusal = wish.judge(wish.applicant.fleet(judged.spent, there, now))
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 wish.fail(error)
                 continue
@@ -176,5 +177,4 @@ def desk_of(mirror: FleetMirror, key: str, clock: Clock) -> Desk:
     """The desk of the budget under *key*: the same for all functions that share the mirror."""
     if key not in mirror.desks:
         mirror.desks[key] = Desk(mirror.cell(key, Spent), clock)
-    desk: Desk = mirror.desks[key]
-    return desk
+    return mirror.desks[key]

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -12,6 +12,9 @@ from bus.port import Bucket, Bus, Entry, KeyValue
 from functions.core.ports import NotStored
 from infra.hosts.watching import BucketWatch
 from schemas.remediation import Value
+
+if TYPE_CHECKING:
+    from infra.hosts.desk import Desk
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,8 @@ class FleetMirror:
         self._entries: dict[str, Entry] = {}
         self._followers: list[tuple[str, Follower]] = []
         self._cells: dict[str, Cell[Any]] = {}
-        self.desks: dict[str, Any] = {}
-        """those of `infra.hosts.desk`, one a budget: who shares the mirror shares them"""
+        self.desks: dict[str, Desk] = {}
+        """one a budget: who shares the mirror shares them"""
         self.on_problem: list[Callable[[], None]] = []
         """called when `problem` has changed"""
 

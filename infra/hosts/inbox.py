@@ -133,7 +133,7 @@ class Inbox:
         said, _, who = subjects.parse(message.subject).last.partition(".")
         if said != answer.data.state:
             return await self._dead(message, f"its subject says {said}, its data {answer.data.state}")
-        work = engine.on_answer(answer.data, answer.correlationid, f"{who or 'somebody'} (unauthenticated)")
+        work = engine.on_answer(answer.data, answer.correlationid, _unauthenticated(who))
         return await self._answer(message, await self._while_working(message, work), None)
 
     async def on_trigger(self, message: Message) -> None:
@@ -142,8 +142,7 @@ class Inbox:
             engine, trigger, correlation, sent_at = self._trigger(message)
         except NotUnderstood as error:
             return await self._dead(message, str(error))
-        subject = subjects.parse(message.subject)
-        who = f"{subject.last or 'somebody'} (unauthenticated)"
+        who = _unauthenticated(subjects.parse(message.subject).last)
         age = self._clock.now() - sent_at
         if age > self._policy.event_expiry:
             return await self._too_late(message, engine, age, correlation, who)
@@ -185,30 +184,32 @@ class Inbox:
                 f" allowed are {self._policy.future_tolerance.total_seconds():.0f} s: check the sender's clock"
             )
 
+    def _addressed(self, message: Message) -> Engine:
+        """The function that a person's message is for. Raises NotUnderstood."""
+        try:
+            function = subjects.parse(message.subject).function
+        except subjects.BadSubject as error:
+            raise NotUnderstood(str(error)) from error
+        engine = self._engines.get(function)
+        if engine is None:
+            raise NotUnderstood(f"no function {function} runs here; known are {', '.join(self._engines)}")
+        return engine
+
     def _answer_in(self, message: Message) -> tuple[Engine, Event[Approval]]:
         """Raises NotUnderstood."""
-        parsed = subjects.parse(message.subject)
-        engine = self._engines.get(parsed.function)
-        if engine is None:
-            raise NotUnderstood(f"no function {parsed.function} runs here; known are {', '.join(self._engines)}")
+        engine = self._addressed(message)
         try:
             event = Event[Approval].model_validate_json(message.body)
         except ValidationError as error:
             raise NotUnderstood(explain(error)) from error
         self._not_from_the_future(event.time, self._clock.now() - event.time)
-        if event.data.function != parsed.function:
-            raise NotUnderstood(f"its subject is that of {parsed.function}, its data names {event.data.function}")
+        if event.data.function != engine.remedy.name:
+            raise NotUnderstood(f"its subject is that of {engine.remedy.name}, its data names {event.data.function}")
         return engine, event
 
     def _trigger(self, message: Message) -> tuple[Engine, Trigger, str, datetime]:
         """A bare order, or one in an envelope. Raises NotUnderstood."""
-        try:
-            parsed = subjects.parse(message.subject)
-        except subjects.BadSubject as error:
-            raise NotUnderstood(str(error)) from error
-        engine = self._engines.get(parsed.function)
-        if engine is None:
-            raise NotUnderstood(f"no function {parsed.function} runs here; known are {', '.join(self._engines)}")
+        engine = self._addressed(message)
         try:
             fields = json.loads(message.body or b"{}")
             if isinstance(fields, dict) and "specversion" in fields:
@@ -305,6 +306,11 @@ class Inbox:
     async def stop(self) -> None:
         if self._telling_stale is not None:
             await self._telling_stale
+
+
+def _unauthenticated(token: str) -> str:
+    """Who asked or answered, by the last token of the subject, which anybody may write."""
+    return f"{token or 'somebody'} (unauthenticated)"
 
 
 def explain(error: ValidationError) -> str:

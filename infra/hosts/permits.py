@@ -76,7 +76,7 @@ class BusPermits:
             await self._free()
 
     def view(self, now: datetime) -> Fleet:
-        return self.fleet(self._desk.spent.stored or Spent(), self.slot.acting())
+        return self.fleet(self._desk.spent.stored or Spent(), self.slot.acting(), now)
 
     async def report(self, *, unhealthy: bool) -> None:
         await self._members.report(unhealthy=unhealthy)
@@ -123,9 +123,9 @@ class BusPermits:
         if self._users == 1:
             self._wake.set()  # from now on it is to be renewed
 
-    def fleet(self, spent: Spent, acting: tuple[str, ...]) -> Fleet:
+    def fleet(self, spent: Spent, acting: tuple[str, ...], now: datetime) -> Fleet:
         """See `desk.Applicant`."""
-        now, tally = self._clock.now(), self._members.tally()
+        tally = self._members.tally()
         known = (spent, acting, tally, self._members.unhealthy_since, int(now.timestamp()))
         if self._known is not None and self._known[0] is spent and self._known[1:] == known[1:]:
             return self._fleet_then

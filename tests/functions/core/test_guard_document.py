@@ -16,8 +16,8 @@ from schemas.settings.root import Configuration
 
 PAGE = (Path(__file__).parents[3] / "docs" / "guard.md").read_text()
 
-CAPS = ("risk_modes", "maintenance_windows")
-"""They split a plan instead of judging it, so they are no `Rule`."""
+CAPS = ("risk_modes",)
+"""It splits a plan instead of judging it, so it is no `Rule`."""
 
 RULES: dict[str, Rule] = {rule.name: rule for rule in (*BEFORE_PLAN, *ABOUT_PLAN, *ABOUT_RISK, *AMONG_HOSTS)}
 
@@ -41,7 +41,7 @@ def test_the_table_has_every_rule_in_the_order_in_which_they_are_asked():
     last = [rule.name for rule in AMONG_HOSTS if rule.name not in grave]
     first = [rule.name for rule in (*BEFORE_PLAN, *ABOUT_PLAN)]
 
-    assert list(ROWS) == [*first, "risk_modes", *grave, "maintenance_windows", *last]
+    assert list(ROWS) == [*first, "risk_modes", *grave, *last]
 
 
 @pytest.mark.parametrize("name", RULES)

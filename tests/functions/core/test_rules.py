@@ -112,13 +112,17 @@ WAITS = [
     ("plan_expiry", {"planned_at": NOW - 11 * MINUTE}, timedelta(0)),
     ("grace", {"plan": plan(REVERSIBLE, grace=5 * MINUTE)}, 4 * MINUTE),
     ("second_source", {"plan": plan(RESTART), "memory": {"samples": looks(8, 4)}}, 6 * SECOND),
+    ("maintenance_windows", {"plan": plan(RESTART)}, 14 * HOUR),
 ]
+LIMITS = {
+    "approval": {"mode": "approve"},
+    "maintenance_windows": {"maintenance_windows": [{"cron": "0 2 * * *", "duration": "1 h"}]},
+}
 
 
 @pytest.mark.parametrize(("rule", "fields", "left"), WAITS)
 def test_a_wait_names_its_rule_and_its_end(rule, fields, left):
-    limits = {"mode": "approve"} if rule == "approval" else {}
-    wait = judged(rule, limits=limits, **fields)
+    wait = judged(rule, limits=LIMITS.get(rule, {}), **fields)
 
     assert isinstance(wait, Wait)
     assert (wait.rule, wait.until) == (rule, NOW + left)
@@ -187,8 +191,8 @@ def test_who_may_skip_which_rules(authority):
     cases = [(rule, fields) for rule, fields, *_ in REFUSALS if rule != "mode"] + [case[:2] for case in WAITS]
     skipped = set()
     for rule, fields in cases:
-        if rule == "approval":
-            fields = {**fields, "limits": {"mode": "approve"}}
+        if rule in LIMITS:
+            fields = {**fields, "limits": LIMITS[rule]}
         if judged(rule, **{**fields, "authority": authority}) is None:
             skipped.add(rule)
 

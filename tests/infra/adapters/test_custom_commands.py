@@ -17,7 +17,7 @@ from tests.infra.adapters.test_commands import alive
 
 TARGET = "bytes:/srv/exports"
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run as somebody else")
+as_root = pytest.mark.needs("root")
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_a_key_that_others_can_read_is_refused_with_the_command_that_closes_it(d
         Keyring(directory).current()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.needs("root")
 def test_a_key_of_another_user_is_refused(directory):
     path = directory / f"{Keyring(directory).current().fingerprint}.pem"
     os.chown(path, 12345, -1)
