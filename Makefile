@@ -1,7 +1,8 @@
 # ANSAI: `make` or `make help` lists what there is. PYTHON=python3.12 chooses the interpreter of .venv.
 
 python := .venv/bin/python
-compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# Extras stay in the pins: an older pip (23) takes the newest version of what is wanted with an extra and pinned without.
+compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras
 extras := --extra server --extra logs --extra containers
 
 .DEFAULT_GOAL := help

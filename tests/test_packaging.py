@@ -91,7 +91,7 @@ def pins(name: str) -> dict[str, tuple[str, set[str]]]:
     for requirement in (TOP / "requirements" / name).read_text().replace("\\\n", "").splitlines():
         pinned, *hashes = requirement.split("--hash=sha256:")
         package, _, version = pinned.partition("==")
-        found[package] = (version.strip(), {one.strip() for one in hashes})
+        found[package.partition("[")[0]] = (version.strip(), {one.strip() for one in hashes})
     return found
 
 
@@ -104,6 +104,11 @@ def test_requirements_are_exact_versions_with_hashes_and_nothing_else(name: str)
         assert re.fullmatch(r"[\w.]+( ; [\w.]+ [=!<>]+ '[\w.]+'( and [\w.]+ [=!<>]+ '[\w.]+')*)?", version)
         assert hashes
         assert all(re.fullmatch("[0-9a-f]{64}", one) for one in hashes)
+
+
+def test_a_pin_names_the_extras_it_stands_for():
+    """An older pip takes the newest version for a package that is wanted with an extra and pinned without it."""
+    assert re.search(r"^coverage\[toml\]==", (TOP / "requirements" / "dev.txt").read_text(), re.MULTILINE)
 
 
 def test_the_requirements_for_development_hold_those_to_run_unchanged():
