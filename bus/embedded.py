@@ -16,6 +16,7 @@ from typing import Self
 
 from bus import launch
 from bus.port import Rejected, Unavailable
+from bus.store_health import StoreWatch
 from schemas.settings.bus import EmbeddedServer as EmbeddedSettings
 from schemas.units import show_duration
 
@@ -55,13 +56,16 @@ class _Running:
     url: str
     name: str
     pid: int
+    monitoring: str = ""
+    """base URL of its monitoring port, known to the owner only"""
 
 
 class EmbeddedServer:
     """`async with EmbeddedServer(settings) as server:` and `server.url` answers.
 
     A second start with the same directory uses the server that runs there. One that ends by itself is started again
-    on its port. Start it from the main thread: it ends with the thread that started it.
+    on its port, and so is one that can write no more since its disk was full, as soon as there is room. Start it from
+    the main thread: it ends with the thread that started it.
     """
 
     def __init__(self, settings: EmbeddedSettings, *, port: int | None = None) -> None:
@@ -71,7 +75,8 @@ class EmbeddedServer:
         self._fixed_port = port
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
+        self._monitoring_path = f"/{os.urandom(16).hex()}"  # a browser's pages reach loopback, too
         self._running: _Running | None = None
 
     @property
@@ -119,14 +124,18 @@ class EmbeddedServer:
             await self._end_process()
             self._drop_lock()
             raise
-        self._watcher = asyncio.create_task(self._keep_running(binary), name="embedded nats-server")
+        watch = StoreWatch(self._store, self._monitoring, self._end_for_restart)
+        self._watchers = [
+            asyncio.create_task(self._keep_running(binary), name="embedded nats-server"),
+            asyncio.create_task(watch.run(), name="store of the embedded nats-server"),
+        ]
 
     async def stop(self) -> None:
         """End the server if it is ours: SIGTERM, and SIGKILL when it takes longer than ten seconds."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
-            self._watcher = None
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        self._watchers = []
         if self._process is not None:
             await self._end_process()
             with contextlib.suppress(FileNotFoundError):
@@ -181,6 +190,13 @@ class EmbeddedServer:
         )
 
     @property
+    def _store(self) -> Path:
+        return self._directory / "store"
+
+    def _monitoring(self) -> str:
+        return "" if self._running is None else self._running.monitoring
+
+    @property
     def _state_path(self) -> Path:
         return self._directory / "running.json"
 
@@ -216,9 +232,8 @@ class EmbeddedServer:
             )  # fmt: skip
         finally:
             os.close(log)
-        url = await self._wait_until_ready(self._process, name, logged_before)
-        running = _Running(url, name, self._process.pid)
-        _write(self._state_path, json.dumps({"url": url, "name": name, "pid": self._process.pid}))
+        running = await self._wait_until_ready(self._process, name, logged_before)
+        _write(self._state_path, json.dumps({"url": running.url, "name": name, "pid": running.pid}))
         return running
 
     def _configuration(self, name: str, port: int) -> str:
@@ -227,27 +242,31 @@ class EmbeddedServer:
                 "# Written at each start; changes are lost.",
                 f"server_name: {json.dumps(name)}",
                 f'listen: "{_LOOPBACK}:{port}"',
+                f'http: "{_LOOPBACK}:-1"',
+                f'http_base_path: "{self._monitoring_path}"',
                 f"max_payload: {self._settings.max_payload}",
                 f"ports_file_dir: {json.dumps(str(self._directory))}",
                 f"log_file: {json.dumps(str(self.log_path))}",
                 f"logfile_size_limit: {_LOG_SIZE}",
                 "logfile_max_num: 3",
                 # An acknowledged audit record is on the disk, not in a cache that a power cut empties.
-                f"jetstream {{ store_dir: {json.dumps(str(self._directory / 'store'))}, sync_interval: always }}",
+                f"jetstream {{ store_dir: {json.dumps(str(self._store))}, sync_interval: always }}",
                 "",
             )
         )
 
-    async def _wait_until_ready(self, process: asyncio.subprocess.Process, name: str, logged_before: int) -> str:
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process, name: str, logged_before: int) -> _Running:
         ports = self._directory / f"nats-server_{process.pid}.ports"
         ended = asyncio.ensure_future(process.wait())
         deadline = asyncio.get_running_loop().time() + _START_DEADLINE
         seen = "it did not say where it listens"
         try:
             while not ended.done() and asyncio.get_running_loop().time() < deadline:
-                url = _listening_url(ports)
-                if url is not None and not (seen := await _answers_as(url, name)):
-                    return url
+                addresses = _addresses(ports)
+                if addresses is not None and not (seen := await _answers_as(addresses["nats"], name)):
+                    return _Running(
+                        addresses["nats"], name, process.pid, addresses["monitoring"] + self._monitoring_path
+                    )
                 await asyncio.wait({ended}, timeout=_POLL)
         finally:
             ended.cancel()
@@ -285,26 +304,37 @@ class EmbeddedServer:
                     logger.error("%s; again in %s", error, show_duration(delay))
                     await asyncio.sleep(delay)
 
+    async def _end_for_restart(self) -> None:
+        """`_keep_running` starts it again."""
+        if self._process is not None:
+            await _end(self._process)
+
     async def _end_process(self) -> None:
         process, self._process = self._process, None
-        if process is None or process.returncode is not None:
+        if process is not None:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_DEADLINE)
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_DEADLINE)
-                return
-            except TimeoutError:
-                logger.warning("nats-server %d did not end in %s", process.pid, show_duration(_STOP_DEADLINE))
+        except TimeoutError:
+            logger.warning("nats-server %d did not end in %s", process.pid, show_duration(_STOP_DEADLINE))
 
 
-def _listening_url(ports: Path) -> str | None:
+def _addresses(ports: Path) -> dict[str, str] | None:
+    """Where the server listens: `nats` for clients, `monitoring` for looks at it."""
     try:
-        urls: list[str] = json.loads(ports.read_text())["nats"]
-    except (OSError, ValueError, KeyError):
+        urls: dict[str, list[str]] = json.loads(ports.read_text())
+        return {"nats": urls["nats"][0], "monitoring": urls["monitoring"][0]}
+    except (OSError, ValueError, KeyError, IndexError):
         return None  # not written yet, or half of it
-    return urls[0] if urls else None
 
 
 async def _answers_as(url: str, name: str) -> str:
