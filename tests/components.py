@@ -28,6 +28,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from tests import cgroups
+
 SEARCH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 """Debian leaves the administrator's commands off a user's PATH."""
 _PATIENCE = 10  # seconds that a try of a right may take
@@ -100,6 +102,8 @@ def succeeds(*arguments: str) -> Callable[[], str]:
 
 _MOUNT = succeeds("unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/mnt")
 _PRIVATE = "file systems in a mount namespace of their own"
+_GROUPS = "run the tests as root, with /sys/fs/cgroup writable"
+_DELEGATED = f"{_GROUPS}; in v2 with memory in its cgroup.subtree_control"
 _SMALL = "small ext4 file systems"
 
 _TABLE = (
@@ -117,6 +121,12 @@ _TABLE = (
     Component("journalctl", "shrinking a journal", command("journalctl"), ("systemd",)),
     Component("journal-remote", "journals made for a test", file(_JOURNAL_REMOTE), ("systemd-journal-remote",)),
     Component("busybox", "images of one file", static_busybox, ("busybox-static",)),
+    Component("systemd", "units of a real service manager", file("/lib/systemd/systemd"), ("systemd",)),
+    Component("dbus-daemon", "a service manager's own bus", command("dbus-daemon"), ("dbus",)),
+    Component("nsenter", "programs beside that service manager", command("nsenter"), ("util-linux",)),
+    Component("setpriv", "programs that end with their test", command("setpriv"), ("util-linux",)),
+    Component("cgroups", "groups of a service manager", cgroups.absence, otherwise=_GROUPS),
+    Component("memory limit", "memory that really runs out", cgroups.limit_absence, otherwise=_DELEGATED),
     Component("dockerd", "images of a real container engine", command("dockerd"), ("docker.io",)),
 )
 COMPONENTS = {component.name: component for component in _TABLE}

@@ -1,11 +1,15 @@
-"""The mark `needs`, and what was not run: told at the end, or a failure where nothing may be left out."""
+"""The mark `needs`, and what was not run: told at the end, or a failure where nothing may be left out.
+
+And the machines that tests of several domains share: a real systemd, a group whose memory may be limited.
+"""
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests import components
+from tests import cgroups, components
+from tests.systemd import Machine, systemd
 
 
 @pytest.hookimpl(trylast=True)
@@ -54,3 +58,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run")
     for text, count in not_run.most_common():
         terminalreporter.write_line(f"{count:>4} × {text}")
+
+
+@pytest.fixture(scope="session")
+def systemd_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with systemd(tmp_path_factory.getbasetemp()) as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(systemd_machine: Machine) -> Iterator[Machine]:
+    """A real systemd without units of another test; `tmp_path` is the same inside and outside."""
+    yield systemd_machine
+    systemd_machine.clear()
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[cgroups.MemoryCgroup]:
+    """A group of its own, without a limit so far."""
+    components.need("memory limit")
+    with cgroups.memory_cgroup() as group:
+        yield group
