@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from nats.aio.msg import Msg
+from pydantic_core import from_json
 
 from bus.connection import Connection
 from bus.port import BusError, Conflict, Rejected, TooLarge, Unavailable
@@ -186,7 +187,7 @@ class Outbox:
                 "nobody answers: JetStream is off, starting or electing a leader, or no stream takes it"
             )
         try:
-            reply: dict[str, Any] = json.loads(answer.data)
+            reply: dict[str, Any] = from_json(answer.data)
         except ValueError as error:
             raise Rejected(f"{self._connection.url} answered with something else than JSON: {error}") from error
         if "error" in reply:

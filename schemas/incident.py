@@ -6,7 +6,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from schemas.envelope import new_id
-from schemas.remediation import Gap, Outcome, Value
+from schemas.remediation import ActionResult, Gap, Outcome, Value
 from schemas.text import Text
 
 
@@ -19,8 +19,8 @@ class IncidentState(StrEnum):
     CLOSED = "closed"
 
 
-class Begun(Value):
-    """An action that was begun; without an outcome beside it, nobody knows how far it got."""
+class Change(Value):
+    """One action and its place in its plan."""
 
     plan_hash: str
     rung: Text
@@ -28,8 +28,27 @@ class Begun(Value):
     """index of the action in its plan, counted over all rungs"""
     action: dict[str, object]
     """the action itself, so that it can be taken back after a crash"""
+
+
+class Begun(Change):
+    """An action that was begun; without an outcome beside it, nobody knows how far it got."""
+
     at: AwareDatetime
     undo: bool = Field(False, description="It is itself a way back: after a crash it must not be taken back in turn.")
+
+
+class Done(Change):
+    """An action that may have to be taken back. When that begins it leaves the list, and its inverse is what began."""
+
+    result: ActionResult | None = Field(
+        None, description="None: it broke in the middle, and how far it got is unknown."
+    )
+    due: bool = Field(False, description="It failed, or a later one did: taking it back was decided.")
+
+    @property
+    def worked(self) -> bool:
+        """It is in effect; one that failed or broke may be, in part."""
+        return self.result is not None and self.result.outcome is not Outcome.FAILED
 
 
 class Sample(Value):
@@ -68,6 +87,10 @@ class Incident(Value):
     foretold_at: AwareDatetime | None = Field(None, description="When a dry run was told last.")
     interruptions: int = Field(0, description="Crashes in the middle of an action.")
     begun: Begun | None = None
+    done: tuple[Done, ...] = Field(
+        (), exclude_if=lambda done: not done,
+        description="What was done since it was opened, in any attempt, and may have to be taken back; oldest first.",
+    )  # fmt: skip
     untold: Text = Field("", description="Why it is stuck, until people were told.")
     last_outcome: Outcome | None = None
     last_plan: str = ""
@@ -85,6 +108,11 @@ class Incident(Value):
     @property
     def open(self) -> bool:
         return self.state is not IncidentState.CLOSED
+
+    @property
+    def cut_off(self) -> bool:
+        """Who worked on it ended in the middle: that is settled before anything else is done."""
+        return self.state is IncidentState.ACTING or self.begun is not None or any(done.due for done in self.done)
 
     @property
     def acted(self) -> bool:

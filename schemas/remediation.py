@@ -20,15 +20,26 @@ class Gap(Value):
     amount: float | None = None
     unit: Text
     reason: Text = ""
+    provisional: bool = Field(False, description="Healthy as far as can be seen; only time will show whether it lasts.")
 
     @property
     def known(self) -> bool:
         return self.amount is not None
 
     @property
-    def closed(self) -> bool:
-        """Healthy. An unknown gap is neither closed nor open."""
+    def healthy(self) -> bool:
+        """As far as can be seen; for good when it is `closed`, and else `verifying`."""
         return self.amount is not None and self.amount <= 0
+
+    @property
+    def closed(self) -> bool:
+        """Healthy. An unknown gap is neither closed nor open, nor is one that is closed for now only."""
+        return self.healthy and not self.provisional
+
+    @property
+    def verifying(self) -> bool:
+        """Closed for now: nothing more is done, and the incident stays open until time has shown."""
+        return self.healthy and self.provisional
 
     @property
     def open(self) -> bool:
@@ -73,7 +84,7 @@ class UndoWhen(StrEnum):
     NEVER = "never"
     """it freed something: taking it back would make things worse"""
     FAILED = "failed"
-    """a later action of the plan failed"""
+    """a later action of the incident failed"""
     GAP_NOT_SMALLER = "gap_not_smaller"
     """its rung did not help, or a later action failed: for settings"""
 

@@ -1,13 +1,14 @@
 """The two ways to carry out a plan: live, or foretold. The engine walks the ladder the same with either."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any, Protocol
 
 from functions.core.observation import Observation
 from functions.core.plan import Action, Planned
-from functions.core.ports import Fence, Fenced, Token, ToolError, Tools
+from functions.core.ports import Fence, Fenced, Occupied, Token, ToolError, Tools
 from functions.core.threads import Threads
 from schemas.audit import Step
 from schemas.incident import Incident, IncidentState
@@ -38,6 +39,21 @@ class Actuator(Protocol):
 
     def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
         """What to say of the whole, given the last gap."""
+        ...
+
+
+class WayBack(Protocol):
+    """Takes back what was done, in this walk and in earlier ones of the incident."""
+
+    async def after_failure(self, why: str) -> bool:
+        """Take back the action that just failed, or broke because of *why*, and whatever is bound to it.
+
+        Whether there was anything besides the failed one.
+        """
+        ...
+
+    async def of_no_help(self, settings: Sequence[Planned]) -> bool:
+        """Take back these actions of this walk. Whether any was."""
         ...
 
 
@@ -73,19 +89,33 @@ class Live:
 
     async def apply(self, action: Action) -> ActionResult:
         """Apply without writing down: the caller has. Raises Fenced when a later holder has acted."""
-        result, self._seen = await self._threads.run(lambda: self._apply_and_look(action))
+        passed = ExitStack()
+        try:
+            await self._pass(passed)
+            work = self._threads.run(lambda: self._apply_and_look(action))
+        except BaseException:
+            passed.close()
+            raise
+        # Shielded: the fence stays closed behind us until the change has ended, whoever waits for it.
+        work.add_done_callback(lambda _: passed.close())
+        result, self._seen = await asyncio.shield(work)
         return result
 
+    async def _pass(self, passed: ExitStack) -> None:
+        """Here in the loop, unless somebody stands in the way: in a thread its few short calls would cost far more."""
+        try:
+            try:
+                passed.enter_context(self._fence.passing(self._tokens, wait=False))
+            except Occupied:
+                await self._threads.run(lambda: passed.enter_context(self._fence.passing(self._tokens)))
+        except ToolError as error:
+            raise Fenced(str(error)) from error
+
     def _apply_and_look(self, action: Action) -> tuple[ActionResult, Observation | None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._fence.passing(self._tokens))
-            except ToolError as error:
-                raise Fenced(str(error)) from error
-            try:
-                result = action.apply(self._tools)
-            except ToolError as error:
-                result = ActionResult(outcome=Outcome.FAILED, detail=str(error))
+        try:
+            result = action.apply(self._tools)
+        except ToolError as error:
+            result = ActionResult(outcome=Outcome.FAILED, detail=str(error))
         return result, None if self._settles else self._look()
 
     async def measure(self, before: Observation, done: Planned, *, anew: bool) -> Observation:
@@ -96,6 +126,8 @@ class Live:
     def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
         if gap.closed:
             return Step.HEALED, Outcome.DONE
+        if gap.verifying:
+            return Step.VERIFIED, Outcome.IN_PROGRESS
         return Step.UNHEALED, Outcome.INEFFECTIVE if gap.known else Outcome.INCONCLUSIVE
 
 
@@ -109,7 +141,7 @@ class Foretold:
 
     async def carry_out(self, planned: Planned) -> ActionResult:
         freed: dict[str, float] = {}
-        for estimate in planned.action.estimates():
+        for estimate in planned.action.expected:
             freed[estimate.unit] = freed.get(estimate.unit, 0) + estimate.amount
         return ActionResult(outcome=Outcome.WOULD, done=len(planned.action.items()), freed=freed)
 
@@ -120,3 +152,13 @@ class Foretold:
 
     def conclude(self, gap: Gap) -> tuple[Step, Outcome]:
         return Step.WOULD, Outcome.WOULD
+
+
+class Untouched:
+    """The way back from what was only foretold: nothing was done, and what earlier walks did is not its to touch."""
+
+    async def after_failure(self, why: str) -> bool:
+        return False
+
+    async def of_no_help(self, settings: Sequence[Planned]) -> bool:
+        return False

@@ -12,13 +12,17 @@ from functions.core.situation import Authority
 from schemas.alert import Alert, AlertState, Severity
 from schemas.approval import Approval
 from schemas.audit import ActionEvent, Step
-from schemas.incident import Begun, Incident, IncidentState
-from schemas.remediation import ActionResult, Gap, Outcome, Report
+from schemas.incident import Begun, Change, Done, Incident, IncidentState
+from schemas.remediation import ActionResult, Gap, Outcome, Report, UndoWhen
 from schemas.settings.policy import EffectivePolicy
 
 NAMED = 200_000
 """Characters of item names in one audit record; nats-server takes 1 MiB a message unless told otherwise."""
 
+REMEMBERED = 250_000
+"""Characters of an incident with what may have to be taken back: a quarter of a message, results come on top."""
+
+NOTHING_DONE = {Outcome.SKIPPED, Outcome.DEFERRED, Outcome.REFUSED}
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -53,8 +57,6 @@ class CaseFile:
         self._revision: int | None = 0
         self._before: Incident | None = None
         self._stored: Incident | None = None
-        self._open_end: Begun | None = None
-        """an action that broke in the middle, while another is taken back"""
         self.incident: Incident | None = None
         self.cause = cause
         self.mode = policy.mode
@@ -120,7 +122,7 @@ class CaseFile:
         now = self._now()
         changes, flapping = evidence.changed(self.incident, self._policy, now)
         await self.remember(
-            state=IncidentState.CLOSED, begun=None, pending=None, healed_at=now,
+            state=IncidentState.CLOSED, begun=None, done=(), pending=None, healed_at=now,
             refusals=_still_told(self.incident, flapping=flapping),
             heals=self.incident.heals + 1, changes=changes, flapping=flapping,
             fixes=evidence.fixed(self.incident, now),
@@ -158,15 +160,20 @@ class CaseFile:
         """Raises NotStored, LedgerConflict: then nothing may be touched."""
         fields = _of(planned)
         await self.audit(Step.ACTING, **_named(planned.action), **fields)
-        await self.remember(begun=self._begun(planned.action, planned.rung.name, planned.position))
+        assert self.incident is not None
+        place = {"plan_hash": self.incident.last_plan, "rung": planned.rung.name, "position": planned.position}
+        await self.remember(begun=Begun(action=planned.action.model_dump(mode="json"), at=self._now(), **place))
         await self.tell(Step.ACTING, planned.action.title(), **fields)
 
     async def acted(self, planned: Planned, result: ActionResult) -> None:
         fields: dict[str, Any] = {**_of(planned), "result": result, "outcome": result.outcome}
         step = Step.FAILED if result.outcome is Outcome.FAILED else Step.ACTED
         await self.audit(step, text=result.detail, **fields)
-        self.note(begun=None, last_outcome=result.outcome)
-        if not planned.action.repeatable:  # a repeatable one may as well be taken for interrupted
+        assert self.incident is not None
+        before = self.incident.done
+        self.note(begun=None, last_outcome=result.outcome, done=self._done_after(planned.action, result))
+        # A repeatable one may as well be taken for interrupted, unless there is something to be taken back.
+        if not planned.action.repeatable or self.incident.done != before:
             await self.remember()
         text = (
             result.detail
@@ -174,30 +181,63 @@ class CaseFile:
         )
         await self.tell(step, text, **fields)
 
-    async def undoing(self, inverse: Action, rung: str, position: int) -> None:
-        """*position* is that of the action which is taken back. Raises NotStored, LedgerConflict."""
+    async def undoing(self, inverse: Action, change: Change) -> None:
+        """*change* is what is taken back. Raises NotStored, LedgerConflict."""
         assert self.incident is not None
-        await self.audit(Step.UNDOING, rung=rung, action=inverse.summary(), **_named(inverse))
-        before = self.incident.begun
-        self._open_end = before if before is not None and before.position != position else None
-        await self.remember(begun=self._begun(inverse, rung, position, undo=True))
+        await self.audit(Step.UNDOING, rung=change.rung, action=inverse.told, **_named(inverse))
+        begun = Begun(
+            plan_hash=change.plan_hash, rung=change.rung, position=change.position,
+            action=inverse.model_dump(mode="json"), at=self._now(), undo=True,
+        )  # fmt: skip
+        await self.remember(begun=begun, done=tuple(done for done in self.incident.done if done is not change))
 
-    async def undone(self, inverse: Action, rung: str, result: ActionResult) -> str:
-        """What became of it, as a sentence. Raises NotStored, LedgerConflict."""
+    async def undone(self, inverse: Action, change: Change, result: ActionResult) -> bool:
+        """Whether it is taken back. One that failed leaves the target to a person. Raises NotStored, LedgerConflict."""
         text = f"{inverse.title()}: {result.outcome}{': ' + result.detail if result.detail else ''}"
         await self.audit(
-            Step.UNDONE, rung=rung, action=inverse.summary(), result=result, outcome=result.outcome, text=text
+            Step.UNDONE, rung=change.rung, action=inverse.told, result=result, outcome=result.outcome, text=text
         )
-        await self.remember(begun=self._open_end)
-        await self.tell(Step.UNDONE, text, rung=rung, result=result, outcome=result.outcome)
-        return text
+        worked = result.outcome in {Outcome.DONE, Outcome.SKIPPED}
+        if worked:
+            await self.remember(begun=None)
+        await self.tell(Step.UNDONE, text, rung=change.rung, result=result, outcome=result.outcome)
+        if not worked:  # stored at once with its end: who dies in between leaves a way back that was cut off
+            await self.stuck(f"could not take back: {text}")
+        return worked
 
-    def _begun(self, action: Action, rung: str, position: int, *, undo: bool = False) -> Begun:
+    # What may have to be taken back.
+
+    def holds(self, action: Action) -> bool:
+        """Whether there is room to remember that it was done: else it must not be."""
+        if action.undo_when is UndoWhen.NEVER:
+            return True
         assert self.incident is not None
-        return Begun(
-            plan_hash=self.incident.last_plan, rung=rung, position=position, action=action.model_dump(mode="json"),
-            at=self._now(), undo=undo,
-        )  # fmt: skip
+        twice = 2 * len(action.model_dump_json())  # as what has begun, and as what is done
+        return len(self.incident.model_dump_json()) + twice <= REMEMBERED
+
+    def _done_after(self, action: Action, result: ActionResult) -> tuple[Done, ...]:
+        """One that worked is kept where it says so; one that failed where there is a way back, and then all are due."""
+        assert self.incident is not None
+        done, failed = self.incident.done, result.outcome is Outcome.FAILED
+        if action.inverse(result) is not None if failed else _bound(action, result):
+            done = (*done, self._begun_became(result))
+        return _due(done) if failed else done
+
+    def _begun_became(self, result: ActionResult | None) -> Done:
+        assert self.incident is not None
+        begun = self.incident.begun
+        assert begun is not None
+        return Done(
+            plan_hash=begun.plan_hash, rung=begun.rung, position=begun.position, action=begun.action, result=result
+        )
+
+    def all_due(self) -> None:
+        """An action failed, or broke in the middle: what is kept goes back, and what broke with it."""
+        assert self.incident is not None
+        done = self.incident.done
+        if self.incident.begun is not None:
+            done = (*done, self._begun_became(None))
+        self.note(begun=None, done=_due(done))
 
     # Telling.
 
@@ -246,8 +286,17 @@ def _still_told(incident: Incident, *, flapping: bool) -> tuple[str, ...]:
     return tuple(rule for rule in incident.refusals if flapping and rule == "flapping")
 
 
+def _bound(action: Action, result: ActionResult) -> bool:
+    """It worked, and is taken back nevertheless when it did not help or a later one fails."""
+    return action.undo_when is not UndoWhen.NEVER and result.outcome not in NOTHING_DONE
+
+
+def _due(done: tuple[Done, ...]) -> tuple[Done, ...]:
+    return tuple(each if each.due else each.model_copy(update={"due": True}) for each in done)
+
+
 def _of(planned: Planned) -> dict[str, Any]:
-    return {"rung": planned.rung.name, "position": planned.position, "action": planned.action.summary()}
+    return {"rung": planned.rung.name, "position": planned.position, "action": planned.action.told}
 
 
 def _named(action: Action) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def next_step(step: Step, plan: Plan, gap: Gap, halted: str) -> str:
     """What happens now, as a sentence."""
     if step is Step.HEALED:
         return "the gap is closed"
+    if step is Step.VERIFIED:
+        return f"healthy for now, it is watched until that has lasted: {gap.reason}"
     if halted:
         return halted
     if step is Step.WOULD:

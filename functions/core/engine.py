@@ -52,8 +52,7 @@ class Engine:
         self.remedy = remedy
         self.host = host
         self._stopping = False
-        self._threads = Threads(remedy.name, THREADS)
-        observer = Observer(remedy, ports.probes, clock, self._threads, read_timeout)
+        observer = Observer(remedy, ports.probes, clock, Threads(THREADS), read_timeout)
         self._practice = Practice(
             remedy, settings, policy, host, observer, ports, clock, Steadiness(clock), stopping=lambda: self._stopping
         )
@@ -84,7 +83,6 @@ class Engine:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, *self._running, return_exceptions=True)
-        self._threads.stop()
 
     def settles(self, event: Event[Any]) -> bool:
         """Whether nothing is to be done about a fresh event, as far as is known without reading anything.
@@ -120,7 +118,7 @@ class Engine:
     async def on_answer(self, answer: Approval, correlation: str, who: str) -> Verdict:
         """A person granted or denied a plan of ours."""
         cause = Cause(correlation, Authority.APPROVAL, who, answer)
-        return await self._treat(self._case(answer.target, None), cause)
+        return await self._treat(await self._recall(answer.target), cause)
 
     async def on_trigger(self, trigger: Trigger, correlation: str, who: str) -> Verdict:
         """Evaluate what the order names. Naming nothing evaluates all targets and selects none for action."""
@@ -144,7 +142,7 @@ class Engine:
             logger.error("nothing is done without an audit record: %s", error)
             return Verdict(retry_after=BUSY)
         await file.tell(Step.RECEIVED, text, data={"targets": list(selected)})
-        verdicts = [await self._treat(self._case(target, None), cause) for target in selected]
+        verdicts = [await self._treat(await self._recall(target), cause) for target in selected]
         return next((verdict for verdict in verdicts if verdict.retry_after), SETTLED)
 
     def _selected(self, wanted: str | None, targets: list[str]) -> list[str]:
@@ -153,9 +151,13 @@ class Engine:
             return [target for target in targets if not (globs and is_glob(target))]
         return match_target(wanted, targets, globs=globs)
 
-    def _case(self, target: str, event: Health | None) -> Case[Any]:
+    def _case(self, target: str, event: Health | None, heard: Health | None = None) -> Case[Any]:
         practice = self._practice
-        return Case(self.host, target, practice.settings, practice.clock.now(), event)
+        return Case(self.host, target, practice.settings, practice.clock.now(), event, event or heard)
+
+    async def _recall(self, target: str) -> Case[Any]:
+        """Without an event: what was said last is looked up."""
+        return self._case(target, None, await self._practice.ports.signals.latest(target))
 
     async def _treat(self, case: Case[Any], cause: Cause) -> Verdict:
         """Work on one target under its leases; somebody else's lease or a bus that can't store means later."""
@@ -222,7 +224,7 @@ class Engine:
             if not self._practice.policy.enabled:
                 return
             try:
-                verdict = await self._treat(self._case(target, None), Cause(new_id()))
+                verdict = await self._treat(await self._recall(target), Cause(new_id()))
             except Exception:
                 # Nobody awaits a timer: said here, or nowhere. The next event looks again.
                 logger.exception("%s: unexpected error while looking at %s again", self.remedy.name, target)

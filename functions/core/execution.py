@@ -6,15 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from functions.core import group
-from functions.core.actuator import Actuator, Foretold, Live
+from functions.core.actuator import Actuator, Foretold, Live, Untouched, WayBack
 from functions.core.case_file import CaseFile
 from functions.core.conclusion import report
 from functions.core.guard import among_hosts
 from functions.core.ladder import Ladder
 from functions.core.observation import Observation
-from functions.core.plan import Action, Plan, Planned
+from functions.core.plan import Plan, Planned
 from functions.core.ports import Fenced, Held, NotStored, ToolError
 from functions.core.practice import SETTLED, Practice, Verdict
+from functions.core.recovery import TakingBack
 from functions.core.remedy import Case
 from functions.core.rules import Objection, backed_off
 from functions.core.situation import Go, NeedsApproval, Situation
@@ -22,7 +23,7 @@ from schemas.alert import AlertState, Severity
 from schemas.audit import Step
 from schemas.fleet import Fleet
 from schemas.incident import IncidentState
-from schemas.remediation import ActionResult, Mode, Outcome, Risk
+from schemas.remediation import Mode, Outcome, Risk
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ STOPPED = "the function is being stopped; what is left goes on at its next start
 FROZEN = "frozen in the middle: what is left goes on when the freeze is lifted"
 INTERRUPTED = {STOPPED, FROZEN}
 LEFT_TO_A_PERSON = "what could not be taken back is left to a person"
+FULL = "there is no room to remember more of what may have to be taken back, so no more is done"
 
 
 class Execution:
@@ -51,7 +53,7 @@ class Execution:
         last: False when what the plan rests on was used up by somebody else, and then nothing is done either.
         """
         if go.mode is not Mode.AUTO:
-            return await self._carry_out(go, Foretold(), before)
+            return await self._carry_out(go, Foretold(), Untouched(), before)
         permits, mode = self._practice.ports.permits, self._file.mode
 
         def judge(fleet: Fleet) -> Objection | None:
@@ -61,7 +63,7 @@ class Execution:
         if objection is not None:
             return objection
         try:
-            return await self._carry_out(go, self._live(), before) if await use() else SETTLED
+            return await self._carry_out(go, self._live(), self.way_back(), before) if await use() else SETTLED
         finally:
             self._file.mode = mode
             await permits.give_back()
@@ -83,21 +85,9 @@ class Execution:
         await group.report(self._practice, self._file, unhealthy=any(others))
         await self._file.close()
 
-    async def apply_inverse(self, inverse: Action, rung: str, position: int) -> bool:
-        """Take something back, once; whether it worked. The target is left to a person when not."""
-        await self._file.undoing(inverse, rung, position)
-        try:
-            result = await self._live().apply(inverse)
-        except Fenced:
-            raise
-        except Exception as error:
-            logger.exception("unexpected error in %s, which takes something back", inverse.action)
-            result = ActionResult(outcome=Outcome.FAILED, detail=f"{type(error).__name__}: {error}")
-        text = await self._file.undone(inverse, rung, result)
-        if result.outcome in {Outcome.DONE, Outcome.SKIPPED}:
-            return True
-        await self._file.stuck(f"could not take back: {text}")
-        return False
+    def way_back(self) -> TakingBack:
+        """From what this incident did so far."""
+        return TakingBack(self._file, self._practice.remedy, self._live().apply)
 
     def _live(self) -> Live:
         observer, ports = self._practice.observer, self._practice.ports
@@ -111,7 +101,9 @@ class Execution:
             await self._practice.clock.sleep(self._policy.settle)
         return await self._practice.observer.anew(self._case)
 
-    async def _carry_out(self, go: Go, actuator: Actuator, before: Observation) -> Verdict | NeedsApproval:
+    async def _carry_out(
+        self, go: Go, actuator: Actuator, way_back: WayBack, before: Observation
+    ) -> Verdict | NeedsApproval:
         file, plan, began = self._file, go.plan, self._practice.clock.now()
         assert file.incident is not None
         file.mode = actuator.mode
@@ -122,11 +114,11 @@ class Execution:
         await file.audit(Step.PLANNED, plan=summary, plan_hash=plan.hash, gap=before.gap, text=text, data=data)
         await file.tell(Step.PLANNED, text, plan=summary, plan_hash=plan.hash, gap=before.gap, data=data)
         file.note(**actuator.beginning(file.incident, began), last_plan=plan.hash, gap=before.gap)
-        ladder = Ladder(plan, actuator, before, self._undo, self._policy.max_actions)
+        ladder = Ladder(plan, actuator, before, way_back, self._policy.max_actions)
         await ladder.climb(self._stop_reason, self._policy.ineffective_share)
         return await self._conclude(go, actuator, before, ladder, began)
 
-    def _stop_reason(self) -> str:
+    def _stop_reason(self, planned: Planned) -> str:
         """Asked before each action. Raises Fenced: then nothing more is ours to write or to do."""
         if self._file.mode is not Mode.AUTO:
             return STOPPED if self._practice.stopping() else ""
@@ -137,12 +129,9 @@ class Execution:
         incident = self._file.incident
         if incident is not None and incident.state is IncidentState.STUCK:
             return LEFT_TO_A_PERSON
-        return STOPPED if self._practice.stopping() else ""
-
-    async def _undo(self, planned: Planned, result: ActionResult | None) -> bool:
-        """Take one action back, once. True when there was something to take back and it worked."""
-        inverse = planned.action.inverse(result)
-        return inverse is not None and await self.apply_inverse(inverse, planned.rung.name, planned.position)
+        if self._practice.stopping():
+            return STOPPED
+        return "" if self._file.holds(planned.action) else FULL
 
     async def _conclude(
         self, go: Go, actuator: Actuator, before: Observation, ladder: Ladder, began: datetime
@@ -174,6 +163,8 @@ class Execution:
         assert incident is not None
         if ladder.halted == STOPPED:
             return Verdict(retry_after=timedelta(seconds=1))
+        if step is Step.VERIFIED:
+            return Verdict(look_again=self._practice.clock.now() + self._policy.cooldown)
         if step is not Step.UNHEALED or ladder.halted == FROZEN:
             return SETTLED
         if withheld is not None and incident.state is IncidentState.OPEN and not ladder.halted:
@@ -192,8 +183,6 @@ class Execution:
             return
         elif step is Step.WOULD:
             await self._file.remember()
-        elif ladder.broken is not None and incident.begun is not None and not ladder.taken_back:
-            await self._file.stuck(ladder.halted)
         elif ladder.halted == STOPPED:
             await self._file.remember(gap=gap)  # still acting: the next holder of the lease goes on at once
         elif ladder.halted == FROZEN:
@@ -201,6 +190,8 @@ class Execution:
             await self._file.remember(
                 state=IncidentState.OPEN, begun=None, gap=gap, attempts=attempts, attempted_at=None
             )
+        elif step is Step.VERIFIED:
+            await self._file.remember(state=IncidentState.OPEN, begun=None, gap=gap)
         elif incident.attempts >= self._policy.max_attempts and not asks:
             await self._file.remember(ineffective=incident.ineffective | ineffective, gap=gap)
             await self._file.stuck(f"{incident.attempts} attempts did not close the gap")

@@ -67,11 +67,16 @@ def _acts(situation: Situation) -> bool:
 
 
 def _applying(rules: Iterable[Rule], situation: Situation) -> list[Rule]:
-    return [rule for rule in rules if rule.always or _acts(situation)]
+    acts = _acts(situation)
+    return [rule for rule in rules if acts or rule.always]
 
 
 def _first(rules: Iterable[Rule], situation: Situation) -> Objection | None:
-    return next((objection for rule in rules if (objection := rule(situation))), None)
+    for rule in rules:
+        objection = rule(situation)
+        if objection is not None:
+            return objection
+    return None
 
 
 class Portion(NamedTuple):

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from functions.core.actuator import Actuator
+from functions.core.actuator import Actuator, WayBack
 from functions.core.observation import Observation
 from functions.core.plan import LISTED, Plan, Planned, Rung
 from functions.core.ports import Fenced, LedgerConflict, NotStored
@@ -13,7 +13,8 @@ from schemas.remediation import ActionResult, ItemResult, Outcome, RungReport, U
 
 logger = logging.getLogger(__name__)
 
-Undo = Callable[[Planned, ActionResult | None], Awaitable[bool]]
+Stop = Callable[[Planned], str]
+"""Names a reason to stop before an action; empty when there is none."""
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Row:
         return sum(result.freed.get(self.unit, 0) for _, result in self.done)
 
     def report(self, outcome: Outcome, gap_after: float | None) -> RungReport:
-        units = {estimate.unit for action in self.rung.actions for estimate in action.estimates()}
+        units = {estimate.unit for action in self.rung.actions for estimate in action.expected}
         freed: dict[str, float] = {}
         not_done: list[ItemResult] = []
         for planned, result in self.done:
@@ -48,7 +49,7 @@ class Row:
             rung=self.rung.name, title=self.rung.title,
             candidates=sum(len(action.items()) for action in self.rung.actions),
             planned={unit: self.rung.potential(unit) for unit in sorted(units)},
-            exact=all(estimate.exact for action in self.rung.actions for estimate in action.estimates()),
+            exact=all(estimate.exact for action in self.rung.actions for estimate in action.expected),
             done=sum(result.done for _, result in self.done), freed=freed,
             measured={} if gap_after is None else {self.unit: self.gap_before - gap_after},
             not_done=tuple(not_done[:LISTED]), outcome=outcome, seconds=time.monotonic() - self.began,
@@ -58,10 +59,12 @@ class Row:
 class Ladder:
     """One walk. After `climb`, the attributes say how it went."""
 
-    def __init__(self, plan: Plan, actuator: Actuator, observation: Observation, undo: Undo, max_actions: int) -> None:
+    def __init__(
+        self, plan: Plan, actuator: Actuator, observation: Observation, way_back: WayBack, max_actions: int
+    ) -> None:
         self._plan = plan
         self._actuator = actuator
-        self._undo = undo
+        self._way_back = way_back
         self._left = max_actions
         self.observation = observation
         self.rows: list[RungReport] = []
@@ -72,23 +75,21 @@ class Ladder:
         self.broken: BaseException | None = None
         """an error nobody expected"""
         self.rolled_back = False
-        self.taken_back = False
-        """the action that broke was taken back"""
 
-    async def climb(self, stop: Callable[[], str], ineffective_below: float) -> None:
-        """Walk until closed, halted or at the end. *stop* names a reason to stop before the next action."""
+    async def climb(self, stop: Stop, ineffective_below: float) -> None:
+        """Walk until closed, halted or at the end."""
         steps = list(self._plan.steps())
         for rung in self._plan.rungs:
             row = Row(rung, self.observation.gap.unit, self.observation.gap.amount or 0.0)
             for planned in steps:
-                if planned.rung is rung and self._go_on(stop):
+                if planned.rung is rung and self._go_on(planned, stop):
                     await self._step(planned, row)
             await self._end_of(row, ineffective_below)
 
-    def _go_on(self, stop: Callable[[], str]) -> bool:
-        if self.observation.gap.closed or self.halted:
+    def _go_on(self, planned: Planned, stop: Stop) -> bool:
+        if self.observation.gap.healthy or self.halted:
             return False
-        self.halted = stop()
+        self.halted = stop(planned)
         if not self.halted and self._left <= 0:
             self.halted = "max_actions of the policy is reached; the rest waits for the next attempt"
         return not self.halted
@@ -103,32 +104,23 @@ class Ladder:
             logger.exception("unexpected error in action %s", planned.action.action)
             self.broken = error
             self.halted = f"unexpected error in {planned.action.action}: {type(error).__name__}: {error}"
-            self.taken_back = await self._take_back(planned, None) or planned.action.repeatable
+            await self._take_back(planned)
             self.observation = await self._actuator.measure(self.observation, planned, anew=True)
             return
         self.done.append((planned, result))
         row.done.append((planned, result))
         failed = result.outcome is Outcome.FAILED
         if failed:
-            await self._take_back(planned, result)
+            await self._take_back(planned)
         self.observation = await self._actuator.measure(self.observation, planned, anew=failed)
         if not self.observation.gap.known and not self.halted:
             self.halted = f"the truth is unknown after {planned.action.action}: {self.observation.gap.reason}"
 
-    async def _take_back(self, planned: Planned, result: ActionResult | None) -> bool:
-        """A failed action is taken back, and those before it that say so, latest first; one failing undo stops none.
-
-        True when the failed one itself was.
-        """
-        undone = await self._undo(planned, result)
-        earlier = [pair for pair in self.done if pair[0].position != planned.position]
-        bound = [pair for pair in earlier if pair[0].action.undo_when is not UndoWhen.NEVER]
-        for before, its_result in reversed(bound):
-            await self._undo(before, its_result)
-        if bound:
+    async def _take_back(self, planned: Planned) -> None:
+        """A failed action is taken back, and those before it that say so: then no more is done."""
+        if await self._way_back.after_failure(self.halted):
             self.rolled_back = True
             self.halted = self.halted or f"{planned.action.action} failed, so what was done before was taken back"
-        return undone
 
     async def _end_of(self, row: Row, ineffective_below: float) -> None:
         gap, outcome = self.observation.gap, self._outcome(row)
@@ -140,12 +132,8 @@ class Ladder:
         self.rows.append(row.report(outcome, self.observation.gap.amount))
 
     async def _take_back_settings(self, row: Row) -> None:
-        taken_back = [
-            await self._undo(planned, result)
-            for planned, result in reversed(row.done)
-            if planned.action.undo_when is UndoWhen.GAP_NOT_SMALLER
-        ]
-        if any(taken_back):
+        settings = [planned for planned, _ in row.done if planned.action.undo_when is UndoWhen.GAP_NOT_SMALLER]
+        if settings and await self._way_back.of_no_help(settings):
             self.rolled_back = True
             self.observation = await self._actuator.measure(self.observation, row.done[-1][0], anew=True)
 

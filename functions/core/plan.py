@@ -3,7 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -70,16 +70,23 @@ class Action(BaseModel):
         """What takes it back, given what it did (None after a crash: not known); None when nothing can."""
         return None
 
-    def summary(self) -> ActionSummary:
+    @cached_property
+    def expected(self) -> tuple[Estimate, ...]:
+        """`estimates`, summed up once: it may have thousands of items, and many ask."""
+        return self.estimates()
+
+    @cached_property
+    def told(self) -> ActionSummary:
+        """What is told of it: the same in the plan, before it is done, and afterwards."""
         items = self.items()
         return ActionSummary(
             action=self.action, title=self.title(), risk=self.risk, undo=self.undo,
-            estimates=self.estimates(), items=len(items), sample=tuple(items[:SAMPLE]),
+            estimates=self.expected, items=len(items), sample=tuple(items[:SAMPLE]),
         )  # fmt: skip
 
     def exact(self, unit: str) -> float:
         """What it surely frees in *unit*: only exact estimates count."""
-        return sum(estimate.amount for estimate in self.estimates() if estimate.exact and estimate.unit == unit)
+        return sum(estimate.amount for estimate in self.expected if estimate.exact and estimate.unit == unit)
 
 
 class Rung(BaseModel):
@@ -92,6 +99,8 @@ class Rung(BaseModel):
     actions: tuple[SerializeAsAny[Action], ...]
     unknown_effects: str = ""
     """what a dry run can't foretell"""
+    due: datetime | None = None
+    """when what it is to prevent comes: it does not wait for a maintenance window that opens later"""
 
     @property
     def risk(self) -> Risk | None:
@@ -103,9 +112,7 @@ class Rung(BaseModel):
 
     def potential(self, unit: str) -> float:
         """All estimates together, exact or at most."""
-        return sum(
-            estimate.amount for action in self.actions for estimate in action.estimates() if estimate.unit == unit
-        )
+        return sum(estimate.amount for action in self.actions for estimate in action.expected if estimate.unit == unit)
 
 
 class Planned(NamedTuple):
@@ -130,10 +137,10 @@ class Plan(BaseModel):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over the rungs: equal plans have equal hashes, whatever the advice, the grace, the findings."""
+        """SHA-256 over the rungs: equal plans have equal hashes, whatever their advice, grace, findings and hour."""
         digest = hashlib.sha256()
         for rung in self.rungs:
-            digest.update(rung.model_dump_json().encode())
+            digest.update(rung.model_dump_json(exclude={"due"}).encode())
             digest.update(b"\n")
         return digest.hexdigest()
 
@@ -180,7 +187,7 @@ class Plan(BaseModel):
             rungs=tuple(
                 RungSummary(
                     rung=rung.name, title=rung.title, unknown_effects=rung.unknown_effects,
-                    actions=tuple(action.summary() for action in rung.actions),
+                    actions=tuple(action.told for action in rung.actions),
                 )
                 for rung in self.rungs
             ),

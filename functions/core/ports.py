@@ -17,8 +17,10 @@ from schemas.approval import Approval, PendingPlan
 from schemas.audit import ActionEvent
 from schemas.facts.commands import Command
 from schemas.facts.files import FileItem, Root
+from schemas.facts.processes import ProcessIdentity
 from schemas.fleet import Fleet
 from schemas.freeze import Freeze
+from schemas.health import Health
 from schemas.incident import Incident
 from schemas.probes import Probes
 from schemas.remediation import ItemResult
@@ -74,6 +76,67 @@ class ContainerTools(Protocol):
         """Delete by id without force; skipped when its tags changed or a container uses it by now."""
         ...
 
+    def restart(self, engine: str, container_id: str, started: datetime, timeout: float) -> ItemResult:
+        """Stop with *timeout* seconds of grace, and start; skipped when it is another run than planned."""
+        ...
+
+    def limit_memory(self, engine: str, container_id: str, limit: int | None, swap_limit: int | None) -> ItemResult:
+        """Set memory and memory with swap, in bytes; none takes the limit away."""
+        ...
+
+
+class UnitTools(Protocol):
+    """systemd. Each checks the unit's invocation first: another run than planned is left alone."""
+
+    def restart(self, unit: str, invocation: str, timeout: float) -> ItemResult:
+        """Restart, and wait for the end of the job. In progress when the job is not over in *timeout* seconds."""
+        ...
+
+    def start(self, unit: str, timeout: float) -> ItemResult:
+        """Skipped when it runs by then, or is masked."""
+        ...
+
+    def reset_failed(self, unit: str) -> ItemResult:
+        """Clear the failed state and the count of starts; skipped when it is not failed."""
+        ...
+
+    def limit_memory(self, unit: str, invocation: str, high: int | None, maximum: int | None) -> ItemResult:
+        """Set MemoryHigh and MemoryMax until the next boot, in bytes; none is infinity."""
+        ...
+
+
+class ProcessTools(Protocol):
+    """Processes, by descriptors of theirs: a number that went to another process is left alone."""
+
+    def signal(self, process: ProcessIdentity, name: str) -> ItemResult:
+        """Skipped when it ended, and refused when it has no handler for the signal: most would kill it."""
+        ...
+
+    def end(self, process: ProcessIdentity, grace: float) -> ItemResult:
+        """SIGTERM, and SIGKILL when it takes longer than *grace* seconds."""
+        ...
+
+    def collect_java(self, process: ProcessIdentity, timeout: float) -> ItemResult:
+        """`jcmd GC.run` as the process's own user; refused when it is no Java machine."""
+        ...
+
+    def ask(self, url: str, method: str, timeout: float) -> ItemResult:
+        """One request over loopback, without following redirections; done when it answers 2xx."""
+        ...
+
+    def remove_stale(self, path: str, held_by: Sequence[str]) -> ItemResult:
+        """Unlink a pid, lock or socket file whose owner is gone; skipped when somebody holds or locks it.
+
+        *held_by*: control groups whose processes make it live.
+        """
+        ...
+
+
+class ControlGroupTools(Protocol):
+    def limit_memory(self, path: str, high: int | None, maximum: int | None) -> ItemResult:
+        """Write the group's own limits, in bytes; none takes a limit away. Refused below what is in use."""
+        ...
+
 
 class CommandTools(Protocol):
     def run(self, function: str, target: str, command: Command) -> ItemResult:
@@ -99,6 +162,12 @@ class Tools(Protocol):
     def containers(self) -> ContainerTools: ...
     @property
     def commands(self) -> CommandTools: ...
+    @property
+    def units(self) -> UnitTools: ...
+    @property
+    def processes(self) -> ProcessTools: ...
+    @property
+    def control_groups(self) -> ControlGroupTools: ...
 
 
 class NotStored(Exception):
@@ -169,6 +238,10 @@ class Fenced(Exception):
     """A later holder of the lease has acted: what we are about to do is refused. The text says whose token is later."""
 
 
+class Occupied(Exception):
+    """Somebody else is passing the fence this moment."""
+
+
 class Fence(Protocol):
     """Stands right before the change, where a holder that slept through its lease is stopped."""
 
@@ -176,8 +249,11 @@ class Fence(Protocol):
         """Note the tokens as the latest of their resources; blocks shortly. Raises Fenced, ToolError."""
         ...
 
-    def passing(self, tokens: Mapping[str, Token]) -> AbstractContextManager[None]:
-        """`admit`, and let nobody else through until the block ends: who falls asleep in a change is not overtaken."""
+    def passing(self, tokens: Mapping[str, Token], *, wait: bool = True) -> AbstractContextManager[None]:
+        """`admit`, and let nobody else through until the block ends: who falls asleep in a change is not overtaken.
+
+        Without *wait* it doesn't block, and raises Occupied while somebody else is in such a block.
+        """
         ...
 
 
@@ -237,6 +313,14 @@ class PlanTooLarge(Exception):
     """The plan doesn't fit into one message of the bus; the text names size and limit."""
 
 
+class Signals(Protocol):
+    """What collectors said last."""
+
+    async def latest(self, target: str) -> Health | None:
+        """The newest stored event about *target* that the function listens to; None without one, or without a bus."""
+        ...
+
+
 class Story(Protocol):
     """What is told. Each call returns when the message is stored."""
 
@@ -269,4 +353,5 @@ class Ports:
     brake: Brake
     permits: Permits
     plans: Plans
+    signals: Signals
     story: Story

@@ -43,7 +43,8 @@ class Practice:
 
     def now(self) -> datetime:
         """The time that incidents are written in: a clock that jumped is not followed until its new time has held."""
-        return self.clock.now() - self.steadiness.jump(self.policy.clock_tolerance, self.policy.cooldown)
+        now = self.clock.now()
+        return now - self.steadiness.jump(now, self.policy.clock_tolerance, self.policy.cooldown)
 
     def case_file(self, target: str, cause: Cause) -> CaseFile:
         """Empty: what is remembered about the target is read by `CaseFile.open`."""

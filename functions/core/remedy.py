@@ -35,6 +35,9 @@ class Case(Generic[Section]):
     settings: Section
     now: datetime
     event: Health | None = None
+    heard: Health | None = None
+    """the event, or where there is none the latest one about the target that is stored: what no single read can tell,
+    such as growth, is believed of it as long as it is not too old"""
     skip_rungs: frozenset[str] = frozenset()
     """rungs that freed nothing lately: leave them out"""
 

@@ -241,7 +241,7 @@ def max_amounts(situation: Situation) -> Objection | None:
 
 def _at_most(needed: list[Action], unit: str, gap: Gap) -> float:
     """What they change at most. Live measures after each, so it can't pass the gap by more than its last action."""
-    amounts = [sum(each.amount for each in action.estimates() if each.unit == unit) for action in needed]
+    amounts = [sum(each.amount for each in action.expected if each.unit == unit) for action in needed]
     if unit != gap.unit:
         return sum(amounts)
     return min(sum(amounts), (gap.amount or 0.0) + max(amounts, default=0.0))
@@ -285,11 +285,19 @@ def maintenance_windows(situation: Situation) -> Objection | None:
     if not windows or risk is None or risk.rank < policy.window_from.rank or any(each.open_at(now) for each in windows):
         return None
     begins = [begin for window in windows if (begin := window.next_after(now)) is not None]
+    if _due_before(begins, situation):
+        return None
     names = ", ".join(window.name or f"{window.cron} {window.zone}" for window in windows)
     seen = f"{now:%Y-%m-%d %H:%M} UTC"
     if not begins:
         return Refuse("maintenance_windows", names, seen, "none of the windows ever opens; mend their cron lines")
     return Wait("maintenance_windows", names, seen, min(begins))
+
+
+def _due_before(begins: list[datetime], situation: Situation) -> bool:
+    """Whether what the plan is to prevent comes before the next window does."""
+    rungs = situation.plan.rungs if situation.plan is not None else ()
+    return any(rung.due is not None and all(rung.due < begin for begin in begins) for rung in rungs)
 
 
 def alert_first(situation: Situation) -> Objection | None:

@@ -1,7 +1,7 @@
 """Whether the wall clock can be trusted: it is compared with the steady one, which nobody sets."""
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from schemas.clock import Clock
 from schemas.units import show_duration
@@ -20,10 +20,13 @@ class Steadiness:
         """seconds between the two, as long as nobody sets the wall clock"""
         self._noticed: tuple[float, timedelta] | None = None
 
-    def jump(self, tolerance: timedelta, hold: timedelta) -> timedelta:
-        """By how much it is off; zero within the *tolerance*, and when it has kept its new time for *hold*."""
+    def jump(self, now: datetime, tolerance: timedelta, hold: timedelta) -> timedelta:
+        """By how much *now*, just read, is off.
+
+        Zero within the *tolerance*, and when the clock has kept its new time for *hold*.
+        """
         steady = self._clock.monotonic()
-        seconds = self._clock.now().timestamp() - steady - self._apart
+        seconds = now.timestamp() - steady - self._apart
         if abs(seconds) <= tolerance.total_seconds():
             self._noticed = None
             return NONE

@@ -1,4 +1,7 @@
-"""The threads in which an engine reads and acts: few, and none that hangs can keep the process alive.
+"""The threads in which engines read and act: few, and none that hangs can keep the process alive.
+
+The functions of a process share one thread, which is cheaper to hand a call to than many: while it is at work, calls
+gather and are done in one go. Only when it is blocked does another one start, so a mount that hangs holds up nobody.
 
 The standard executor joins its threads when the interpreter ends, so a read that hangs would hold it for ever; and
 what it does around each call costs more than most of our reads.
@@ -7,57 +10,51 @@ what it does around each call costs more than most of our reads.
 import asyncio
 import contextlib
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Answer = TypeVar("Answer")
 
+BLOCKED_AFTER = 0.02
+"""Seconds for which a call may hold up those behind it until another thread takes them."""
+
+
+class _Call(NamedTuple):
+    make: Callable[[], Any]
+    future: "asyncio.Future[Any]"
+    caller: "Threads"
+
 
 class Threads:
-    """At most *most* blocking calls at once; the others wait. For one event loop."""
+    """At most *most* blocking calls at once; the others wait. For one event loop, whose threads are shared."""
 
-    def __init__(self, name: str, most: int) -> None:
-        self._name = name
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._calls: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
-        self._started = 0
         self._under_way = 0
+        self._waiting: deque[_Call] = deque()
 
-    def run(self, call: Callable[[], Answer]) -> "asyncio.Future[Answer]":
+    def run(self, make: Callable[[], Answer]) -> "asyncio.Future[Answer]":
         """The future is its answer or its error. A call whose future is cancelled before its turn is not made."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._under_way += 1
-        self._calls.put((call, future))
-        if self._under_way > self._started and self._started < self._most:
-            self._started += 1
-            name = f"{self._name}-{self._started}"
-            answers = _ANSWERS.setdefault(loop, _Answers(loop))
-            threading.Thread(target=self._work, args=(answers,), name=name, daemon=True).start()
+        call = _Call(make, future, self)
+        if self._under_way < self._most:
+            self._under_way += 1
+            _crew_of(loop).take(call)
+        else:
+            self._waiting.append(call)
         return future
 
-    def stop(self) -> None:
-        """Let the threads end when what they are at has ended."""
-        for _ in range(self._started):
-            self._calls.put(None)
-
-    def _work(self, answers: "_Answers") -> None:
-        while (item := self._calls.get()) is not None:
-            call, future = item
-            answer, error = None, None
-            if not future.cancelled():
-                try:
-                    answer = call()
-                except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
-                    error = raised
-            answers.give(lambda done=future, answer=answer, error=error: self._settle(done, answer, error))  # type: ignore[misc]
-            del item, call, future, answer, error  # nothing is kept alive while waiting for the next
-
-    def _settle(self, future: "asyncio.Future[Any]", answer: Any, error: BaseException | None) -> None:
-        self._under_way -= 1
+    def settle(self, crew: "_Crew", future: "asyncio.Future[Any]", answer: Any, error: BaseException | None) -> None:
+        """Called in the loop when a call has ended."""
+        if self._waiting:
+            crew.take(self._waiting.popleft())
+        else:
+            self._under_way -= 1
         if future.done():
             return
         if error is not None:
@@ -66,29 +63,96 @@ class Threads:
             future.set_result(answer)
 
 
-class _Answers:
-    """Brings the answers of all threads to one loop: it is woken once for all that have gathered."""
+class _Crew:
+    """The threads of one loop. `take` and the watch run in the loop, `_work` in the threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._gathered: deque[Callable[[], None]] = deque()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._began: dict[int, float] = {}
+        """number of a thread → when it began what it is at; 0 while it waits"""
+        self._numbers = 0
+        self._taken = 0
+        self._watched: int | None = None
+        """calls taken when it was looked at last; None while nobody looks"""
+        self._answers: deque[tuple[_Call, Any, BaseException | None]] = deque()
         self._woken = False
+        # No thread of ours outlives the loop by long: they hold neither it nor this crew's owner.
+        weakref.finalize(loop, self._calls.put, None)
 
-    def give(self, settle: Callable[[], None]) -> None:
-        """From any thread."""
-        self._gathered.append(settle)
+    def take(self, call: _Call) -> None:
+        self._calls.put(call)
+        if not self._began:
+            self._start()
+        if self._watched is None:
+            self._watch_again(call.future.get_loop())
+
+    def _watch_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watched = self._taken
+        loop.call_later(BLOCKED_AFTER, self._watch, loop)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start another thread when calls wait and none was taken since the last look."""
+        waits = not self._calls.empty()
+        if waits and self._taken == self._watched:
+            self._start()
+        if waits:
+            self._watch_again(loop)
+        else:
+            self._watched = None
+
+    def _start(self) -> None:
+        self._numbers += 1
+        number = self._numbers
+        self._began[number] = 0.0
+        threading.Thread(target=self._work, args=(number,), name=f"ansai-call-{number}", daemon=True).start()
+
+    def _work(self, number: int) -> None:
+        while (call := self._calls.get()) is not None:
+            self._taken += 1
+            self._began[number] = time.monotonic()
+            answer, error = None, None
+            if not call.future.cancelled():
+                try:
+                    answer = call.make()
+                except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
+                    error = raised
+            self._give(call, answer, error)
+            self._began[number] = 0.0
+            del call, answer, error  # nothing is kept alive while waiting for the next
+            if len(self._began) > 1 and self._superfluous(number):
+                del self._began[number]
+                return
+        self._calls.put(None)  # for the others: the loop is gone
+
+    def _superfluous(self, number: int) -> bool:
+        """Whether another thread is free to take what comes."""
+        blocked = time.monotonic() - BLOCKED_AFTER
+        return any(not began or began > blocked for other, began in self._began.copy().items() if other != number)
+
+    def _give(self, call: _Call, answer: Any, error: BaseException | None) -> None:
+        """To the loop, which is woken once for all answers that have gathered."""
+        self._answers.append((call, answer, error))
         if self._woken:
             return  # it was set before it looks, so it will see ours
         self._woken = True
         loop = self._loop()
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-                loop.call_soon_threadsafe(self._settle_all)
+                loop.call_soon_threadsafe(self._settle)
 
-    def _settle_all(self) -> None:
+    def _settle(self) -> None:
         self._woken = False
-        while self._gathered:
-            self._gathered.popleft()()
+        while self._answers:
+            call, answer, error = self._answers.popleft()
+            call.caller.settle(self, call.future, answer, error)
 
 
-_ANSWERS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Answers]" = weakref.WeakKeyDictionary()
+_CREWS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Crew]" = weakref.WeakKeyDictionary()
+
+
+def _crew_of(loop: asyncio.AbstractEventLoop) -> _Crew:
+    crew = _CREWS.get(loop)
+    if crew is None:
+        crew = _CREWS[loop] = _Crew(loop)
+    return crew

@@ -66,14 +66,16 @@ class Treatment:
             return SETTLED
         # Under the lease: what was seen before somebody else worked on the target doesn't count.
         observation = await practice.observer.since(max(self._case.now, file.quiet_since), self._case)
-        if file.incident is not None and file.incident.state is IncidentState.ACTING:
+        if file.incident is not None and file.incident.cut_off:
             if practice.ports.brake.frozen() is not None:
                 return await self._frozen()
             await self._execution.take_over()
-            await recover(file, practice.remedy, file.incident, observation, self._execution.apply_inverse)
+            await recover(file, practice.remedy, file.incident, observation, self._execution.way_back())
             observation = await practice.observer.anew(self._case)
         if not observation.gap.known:
             return await self._unknown(observation.gap)
+        if observation.gap.verifying:
+            return await self._verifying(observation)
         if observation.gap.closed or self._healthy_again():
             return await self._closed(observation)
         return await self._open(observation)
@@ -110,6 +112,16 @@ class Treatment:
         if self._asked:
             await self._file.tell(Step.VERIFIED, text, outcome=Outcome.INCONCLUSIVE, gap=gap, final=True)
         return SETTLED
+
+    async def _verifying(self, observation: Observation) -> Verdict:
+        """Nothing more is done, and the incident stays open: it is looked at again until time has shown."""
+        if self._asked:
+            text = f"{self._case.target} is healthy for now; nothing to do: {observation.gap.reason}"
+            await self._file.tell(Step.VERIFIED, text, outcome=Outcome.IN_PROGRESS, gap=observation.gap, final=True)
+        if self._file.incident is None:
+            return SETTLED
+        await self._file.remember(gap=observation.gap)
+        return Verdict(look_again=self._practice.clock.now() + self._policy.cooldown)
 
     async def _closed(self, observation: Observation) -> Verdict:
         text, fields = f"{self._case.target} is healthy", {"outcome": Outcome.DONE, "gap": observation.gap}
@@ -159,7 +171,7 @@ class Treatment:
             planned_at=observation.began if plan is not None else None,
             fleet=fleet if fleet is not None else practice.ports.permits.view(now),
             freeze=practice.ports.brake.frozen(),
-            clock_jump=practice.steadiness.jump(policy.clock_tolerance, policy.cooldown),
+            clock_jump=practice.steadiness.jump(now, policy.clock_tolerance, policy.cooldown),
         )  # fmt: skip
 
     async def _permitted(self) -> bool:

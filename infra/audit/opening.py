@@ -33,7 +33,7 @@ def own_record(chain: Chain, at: datetime, step: Step, text: str, data: dict[str
 
 async def opening(
     bus: Bus, chain: Chain, heads: HeadFile, signer: Signer, at: datetime, version: str
-) -> tuple[list[dict[str, Any]], str]:
+) -> tuple[list[Document], str]:
     """The first records of a chain; and, if the earlier one was cut or rolled back, what people must know about it.
 
     Raises NotStored when that could not be looked at.

@@ -1,7 +1,7 @@
 """From records to one signed message of the trail, as bytes. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,40 +45,63 @@ class Segment:
     signer: Signer
 
 
-class Document(dict[str, Any]):
-    """A record as parsed JSON, and how many bytes it has."""
+@dataclass(frozen=True)
+class Document:
+    """A record but for its place in the chain, which is given when its segment is made."""
 
-    size = 0
+    at: datetime
+    correlation: str
+    parts: tuple[bytes, bytes, bytes]
+    """its canonical JSON before, between and after what tells the place"""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.parts))
+
+    def placed(self, sequence: int, previous: str) -> bytes:
+        """The whole record, in its canonical form."""
+        before, between, after = self.parts
+        return b'%b"previous":"%b"%b,"sequence":%d%b' % (before, previous.encode(), between, sequence, after)
 
 
 def document(chain: Chain, at: datetime, **fields: Any) -> Document:
-    """A record as parsed JSON; its place in the chain is given when its segment is made.
-
-    Raises NotStored for what JSON can't hold, ValidationError for fields that make no record.
-    """
+    """Raises NotStored for what JSON can't hold, ValidationError for fields that make no record."""
     fields = {"host": chain.host, "function": chain.function, **fields}
     record = AuditRecord(emitter=chain.emitter, sequence=1, at=at, **fields)
     try:
-        text = record.model_dump_json(exclude_defaults=True)  # read back, what has its default is there again
-        if "null" in text:  # perhaps a NaN, which is written so and which not every field reads back
-            AuditRecord.model_validate_json(text)
+        # Read back, what has its default is there again.
+        parsed = record.model_dump(mode="json", exclude_defaults=True, exclude={"sequence", "previous"})
+        return Document(at, record.correlation, _around_place(parsed))
     except (PydanticSerializationError, ValueError) as error:
         reason = " ".join(str(error).split())[:500]
         raise NotStored(f"the audit record {record.step!s} of {chain.function} can't be written: {reason}") from error
-    parsed = Document(json.loads(text))
-    parsed.size = len(text.encode())
-    return parsed
+
+
+def _around_place(record: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
+    """Canonical JSON in three parts, between which the keys `previous` and `sequence` stand. Raises ValueError."""
+    before = {key: value for key, value in record.items() if key < "previous"}
+    between = {key: value for key, value in record.items() if "previous" < key < "sequence"}
+    after = {key: value for key, value in record.items() if key > "sequence"}
+    texts = [form.canonical(part)[1:-1] for part in (before, between, after)]
+    for text in texts:
+        text.decode()  # what is no UTF-8, a lone half of a character, is no JSON for others
+    return (
+        b"{" + texts[0] + b"," if texts[0] else b"{",
+        b"," + texts[1] if texts[1] else b"",
+        b"," + texts[2] + b"}" if texts[2] else b"}",
+    )
 
 
 def segment(
-    chain: Chain, before: Position, documents: Sequence[dict[str, Any]], signer: Signer, at: datetime,
+    chain: Chain, before: Position, documents: Sequence[Document], signer: Signer, at: datetime,
     successor: Signer | None = None,
 ) -> Segment:  # fmt: skip
     """*documents* in their places after *before*, under one signature. *successor* signs the next, if another does."""
     sequence, head, records = before.sequence, before.head, []
     for each in documents:
         sequence += 1
-        record = form.canonical({**each, "sequence": sequence, "previous": head})
+        record = each.placed(sequence, head)
         head = form.digest(record)
         records.append(record)
     covered = {
@@ -89,7 +112,7 @@ def segment(
     signed = form.signed_segment(covered)
     signature = f',"signature":"{signer.sign(signed).hex()}","records":['
     data = signed[len(form.SEGMENT) : -1] + signature.encode() + b",".join(records) + b"]}"
-    correlation = next((found for each in documents if (found := each.get("correlation"))), "")
+    correlation = next((each.correlation for each in documents if each.correlation), "")
     return Segment(
         envelope(TYPE_NAME, chain, at, correlation, data), Position(sequence, head), successor or signer
     )  # fmt: skip

@@ -8,7 +8,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ class AuditTrail:
         self._version = version
         self._settle_within = settle_within
         self._tip: Tip | None = None
-        self._opening: list[dict[str, Any]] = []
+        self._opening: list[Document] = []
         self._queue: deque[_Waiting] = deque()
         self._group: Sequence[_Waiting] = ()
         self._writing: asyncio.Task[None] | None = None
@@ -200,9 +199,9 @@ class AuditTrail:
         signer = await asyncio.to_thread(self._keyring.current)
         return Tip(self._bus, self._subject, signer, self._settle_within)
 
-    async def _open(self, signer: Signer, first: _Waiting) -> list[dict[str, Any]]:
+    async def _open(self, signer: Signer, first: _Waiting) -> list[Document]:
         """What stands before the first record, at the same time. Raises NotStored."""
-        at = datetime.fromisoformat(first.document["at"])
+        at = first.document.at
         records, trouble = await opening(self._bus, self._chain, self._heads, signer, at, self._version)
         if trouble:
             self._alert("the audit trail lacks records that were stored", trouble)

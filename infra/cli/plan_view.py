@@ -109,7 +109,7 @@ def could_free(rung: Rung, unit: str) -> Text:
 
 def estimated(rungs: Iterable[Rung], unit: str) -> tuple[dict[str, float], bool]:
     """What *rungs* could free together, by unit, and whether that is exact. Only *unit*, where they free any of it."""
-    estimates = [each for rung in rungs for action in rung.actions for each in action.estimates()]
+    estimates = [each for rung in rungs for action in rung.actions for each in action.expected]
     told = [each for each in estimates if each.unit == unit and each.amount] or estimates
     sums: dict[str, float] = {}
     for each in told:

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.5
 """Seconds between looks at the files, only to notice that they came or went; each action looks by itself."""
 
+FRESH = 0.02
+"""Seconds for which a look at the files serves: many actions at once need no look each."""
+
 LONGEST = 16 * 1024
 """Bytes of a freeze file that are read."""
 
@@ -33,6 +38,9 @@ class BusBrake:
     def __init__(self, mirror: FleetMirror, file: Path, system_file: Path = SYSTEM_FREEZE_FILE) -> None:
         self._mirror = mirror
         self._files = (file, system_file)
+        self._by_file: Freeze | None = None
+        self._looked = -math.inf
+        """when at the files, by the steady clock"""
         self._key: Freeze | None = None
         self._changed = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
@@ -58,13 +66,16 @@ class BusBrake:
         self._looking = None
 
     def frozen(self) -> Freeze | None:
-        """See `functions.core.ports.Brake`: two looks at the disk and one at the mirror."""
+        """See `functions.core.ports.Brake`: two looks at the disk, a moment ago at most, and one at the mirror."""
         found = self._found()
         self._stopped = self._stopped or found is not None
         return found
 
     def _found(self) -> Freeze | None:
-        found = frozen_by_file(self._files) or self._key
+        now = time.monotonic()
+        if now - self._looked >= FRESH:
+            self._by_file, self._looked = frozen_by_file(self._files), now
+        found = self._by_file or self._key
         if found is None and self._mirror.problem:
             return Freeze(reason=f"the bus can't be asked: {self._mirror.problem}", where=KEY_PLACE)
         return found

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bus.subjects import target_token
-from functions.core.ports import Fenced, Token, ToolError
+from functions.core.ports import Fenced, Occupied, Token, ToolError
 from schemas.settings.bus import runtime_directory
 
 PATIENCE = 2.0
@@ -39,11 +39,11 @@ class LocalFence:
             pass
 
     @contextmanager
-    def passing(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+    def passing(self, tokens: Mapping[str, Token], *, wait: bool = True) -> Iterator[None]:
         """See `functions.core.ports.Fence`. The locks end with the process that holds them, however it ends."""
         with ExitStack() as stack:
             names = sorted((target_token(resource), resource) for resource in tokens)  # so that none wait for another
-            files = {resource: stack.enter_context(self._locked(name)) for name, resource in names}
+            files = {resource: stack.enter_context(self._locked(name, wait=wait)) for name, resource in names}
             newer = []
             for name, resource in names:
                 stored, token = self._read(files[resource], name), tokens[resource]
@@ -59,10 +59,10 @@ class LocalFence:
             yield
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[int]:
+    def _locked(self, name: str, *, wait: bool) -> Iterator[int]:
         file = self._opened(name)
         try:
-            self._lock(file, name)
+            self._lock(file, name, wait=wait)
             yield file
         finally:
             os.close(file)
@@ -84,13 +84,15 @@ class LocalFence:
         except OSError as error:
             raise self._unusable(name, f"open: {error.strerror}") from error
 
-    def _lock(self, file: int, name: str) -> None:
+    def _lock(self, file: int, name: str, *, wait: bool) -> None:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
+                if not wait:
+                    raise Occupied(name) from None
                 if time.monotonic() >= deadline:
                     path = self._directory / name
                     raise ToolError(

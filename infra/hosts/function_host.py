@@ -23,6 +23,7 @@ from infra.hosts.inbox import Inbox
 from infra.hosts.leases import BusLeases
 from infra.hosts.permits import BusPermits
 from infra.hosts.plans import BusPlans
+from infra.hosts.signals import BusSignals
 from infra.hosts.state import BusLedger
 from infra.hosts.story import BusStory, Publisher
 from schemas.alert import Alert, AlertState, Severity
@@ -195,7 +196,7 @@ class FunctionHost:
             probes=self._machine.probes, tools=self._machine.tools, ledger=ledger, fence=self._fence,
             leases=BusLeases(await self._bus.bucket(Bucket.LEASES), host, self._holder, ttl), brake=self._brake,
             permits=permits, plans=BusPlans(await self._bus.bucket(Bucket.PLANS), host, remedy.name, self._clock),
-            story=self._story,
+            signals=BusSignals(self._bus, host, remedy.listens), story=self._story,
         )  # fmt: skip
         return Engine(remedy, self._section(remedy), policy.of(remedy.name, host), host, ports, self._clock)
 

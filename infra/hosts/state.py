@@ -80,9 +80,17 @@ class BusLedger:
         return list(self._open.values())
 
     async def load(self, target: str) -> Remembered:
-        """Raises NotStored when the bus does not answer or the value can't be read."""
+        """Raises NotStored when the bus does not answer or the value can't be read.
+
+        An incident that is over, or was never there, comes from the mirror: who goes on from one that is old by a
+        moment is stopped by the first `save`, before anything is told or done.
+        """
+        key = self._key(target)
+        known = self._mirror.get(target)
+        if target not in self._open and (known is not None or key not in self._known):
+            return Remembered(known, self._known.get(key, 0))
         try:
-            entry = await self._incidents.get(self._key(target))
+            entry = await self._incidents.get(key)
             if entry is None:
                 return Remembered(None, 0)
             return Remembered(Incident.model_validate_json(entry.value), entry.revision)

@@ -161,9 +161,9 @@ def watch_answers(boundaries: Boundaries) -> None:
     passing = fence.LocalFence.passing
 
     @contextlib.contextmanager
-    def watched(self: fence.LocalFence, *arguments: Any) -> Iterator[None]:
+    def watched(self: fence.LocalFence, *arguments: Any, **named: Any) -> Iterator[None]:
         boundaries.reach("fence before")
-        with passing(self, *arguments):
+        with passing(self, *arguments, **named):
             boundaries.reach("fence after")
             yield
 

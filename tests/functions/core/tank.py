@@ -228,9 +228,17 @@ class MemoryFence:
         self.latest |= tokens
 
     @contextmanager
-    def passing(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+    def passing(self, tokens: Mapping[str, Token], *, wait: bool = True) -> Iterator[None]:
         self.admit(tokens)
         yield
+
+
+@dataclass
+class MemorySignals:
+    said: dict[str, TankHealth] = field(default_factory=dict)
+
+    async def latest(self, target: str) -> TankHealth | None:
+        return self.said.get(target)
 
 
 @dataclass
@@ -389,6 +397,7 @@ class Plant:
         self.permits = MemoryPermits()
         self.clock = HandClock()
         self.plans = MemoryPlans(self.clock)
+        self.signals = MemorySignals()
         self.story = MemoryStory()
         self.remedy = treatment
         self.policy = EffectivePolicy.model_validate({**EAGER, "mode": mode, **policy})
@@ -399,7 +408,7 @@ class Plant:
         """Another process on the same bus."""
         ports = Ports(
             self.tanks, self.tanks, self.ledger, self.leases, self.fence, self.brake,  # type: ignore[arg-type]
-            self.permits, self.plans, self.story,
+            self.permits, self.plans, self.signals, self.story,
         )  # fmt: skip
         timeout = timedelta(seconds=5)
         engine = Engine(self.remedy, TankSettings(), self.policy, "host-1", ports, self.clock, read_timeout=timeout)

@@ -154,6 +154,18 @@ def test_a_plan_of_grave_rungs_alone_waits_for_its_window():
     assert summed(decide(situation(plan=plan(REVERSIBLE), limits=NIGHTLY))) == "auto rung1"
 
 
+@pytest.mark.parametrize(
+    ("due", "decided"),
+    [(HOUR, "auto rung1"), (13 * HOUR, "auto rung1"), (15 * HOUR, "maintenance_windows")],
+    ids=["in an hour", "just before the window", "in the window"],
+)
+def test_what_it_is_to_prevent_does_not_wait_for_a_window_that_opens_too_late(due, decided):
+    restart = plan(RESTART)
+    urgent = restart.model_copy(update={"rungs": (restart.rungs[0].model_copy(update={"due": NOW + due}),)})
+
+    assert summed(decide(situation(plan=urgent, limits=NIGHTLY))) == decided
+
+
 def test_any_of_several_windows_will_do_and_the_earliest_is_awaited():
     windows = [
         {"name": "sunday", "cron": "0 4 * * sun", "duration": "2 h"},

@@ -19,7 +19,7 @@ def clock() -> HandClock:
 def off(clock):
     """By how many minutes it is found to be off."""
     steadiness = Steadiness(clock)
-    return lambda: round(steadiness.jump(TOLERANCE, HOLD) / timedelta(minutes=1))
+    return lambda: round(steadiness.jump(clock.now(), TOLERANCE, HOLD) / timedelta(minutes=1))
 
 
 def test_time_that_passes_is_no_jump(clock, off):

@@ -9,19 +9,53 @@ import pytest
 
 from functions.core.threads import Threads
 from tests.e2e.conftest import REPOSITORY
+from tests.waiting import until
 
 
 @pytest.fixture
 def threads():
-    made = Threads("test", 2)
-    yield made
-    made.stop()
+    return Threads(2)
 
 
 async def test_a_call_answers_or_raises_what_it_raised(threads):
     assert await threads.run(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         await threads.run(lambda: 1 / 0)
+
+
+async def test_calls_that_are_quick_share_one_thread_however_many_callers_there_are(threads):
+    names = await asyncio.gather(*(each.run(threading.get_ident) for each in (threads, Threads(2)) for _ in range(50)))
+
+    assert len(set(names)) == 1
+
+
+async def test_a_caller_whose_calls_all_hang_holds_up_no_other(threads):
+    go = threading.Event()
+    hanging = [threads.run(lambda: go.wait(30)) for _ in range(4)]
+
+    assert await asyncio.wait_for(Threads(2).run(lambda: 7), 10) == 7
+
+    go.set()
+    await asyncio.gather(*hanging)
+
+
+async def test_threads_that_were_needed_while_others_hung_end_when_they_are_superfluous(threads):
+    def crew() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name.startswith("ansai-call-") and each not in before]
+
+    before, go = threading.enumerate(), threading.Event()
+    hanging = [threads.run(lambda: go.wait(30)) for _ in range(2)]
+    await Threads(2).run(lambda: None)
+    assert len(crew()) == 3
+
+    go.set()
+    await asyncio.gather(*hanging)
+
+    async def quick() -> bool:
+        await Threads(2).run(lambda: None)
+        return len(crew()) == 1
+
+    await until(quick)
 
 
 async def test_no_more_calls_than_threads_run_at_once_and_the_others_follow(threads):
@@ -63,7 +97,7 @@ def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process():
         "import asyncio, threading\n"
         "from functions.core.threads import Threads\n"
         "async def main():\n"
-        "    Threads('test', 1).run(threading.Event().wait)\n"
+        "    Threads(1).run(threading.Event().wait)\n"
         "    await asyncio.sleep(0.05)\n"
         "asyncio.run(main())\n"
     )

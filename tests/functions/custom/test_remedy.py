@@ -244,7 +244,7 @@ def test_each_entry_declares_its_own_risk_and_way_back():
 
     assert (first.risk, first.undo, first.repeatable) == (Risk.REVERSIBLE, "runs /usr/local/bin/restore {target}", True)
     assert (second.risk, second.repeatable) == (Risk.IRREVERSIBLE, False)
-    assert (second.summary().risk, second.summary().action) == (Risk.IRREVERSIBLE, "custom.other")
+    assert (second.told.risk, second.told.action) == (Risk.IRREVERSIBLE, "custom.other")
 
 
 def test_an_action_that_was_stored_is_read_again_by_the_same_entry():

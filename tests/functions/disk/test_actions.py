@@ -45,7 +45,7 @@ def test_an_action_survives_being_stored_as_json_with_any_bytes_in_its_names(act
 
 @pytest.mark.parametrize("action", ALL, ids=lambda action: action.action)
 def test_an_action_says_its_risk_its_way_back_its_items_and_its_estimates(action):
-    summary = action.summary()
+    summary = action.told
     assert summary.undo
     assert summary.items == len(action.items()) > 0
     assert {estimate.unit for estimate in summary.estimates} <= {"bytes", "inodes"}

@@ -90,7 +90,9 @@ async def answering(bus, tmp_path):
 
 
 async def test_the_list_says_for_what_how_grave_and_how_long_still(ansai_beside, server, keep):
-    pending = await keep(expires_in=timedelta(days=2, minutes=90))  # shown to the hour: 30 min are room for a slow start
+    pending = await keep(
+        expires_in=timedelta(days=2, minutes=90)
+    )  # shown to the hour: 30 min are room for a slow start
 
     listed = await ansai_beside("approvals", "list", "--bus", server)
 

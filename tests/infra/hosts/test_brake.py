@@ -8,6 +8,7 @@ import pytest
 
 from bus.port import Bucket, BusError, Conflict, Rejected, Unavailable
 from bus.subjects import FREEZE
+from infra.hosts import brake as brake_module
 from infra.hosts.brake import KEY_PLACE, BusBrake
 from infra.hosts.fleet import FleetMirror
 from schemas.freeze import Freeze
@@ -15,6 +16,11 @@ from tests.infra.hosts.joined import Joined, joined, line
 from tests.waiting import until
 
 WITHIN = 2  # seconds, as the capability promises
+
+
+@pytest.fixture(autouse=True)
+def _look_each_time(monkeypatch):
+    monkeypatch.setattr(brake_module, "FRESH", 0)
 
 
 @pytest.fixture
@@ -53,6 +59,18 @@ async def test_a_file_freezes_at_once_and_tells_why(site, tmp_path, name):
     assert held.frozen().reason == ""
     file.unlink()
     assert held.frozen() is None
+
+
+async def test_many_actions_at_once_share_a_look_that_is_soon_old(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(brake_module, "FRESH", 3600)
+    held = await brake(site, tmp_path)
+    assert held.frozen() is None
+    (tmp_path / "freeze").touch()
+    assert held.frozen() is None
+
+    monkeypatch.setattr(brake_module, "FRESH", 0.02)
+
+    await until(lambda: held.frozen() is not None, seconds=WITHIN)
 
 
 async def test_a_file_works_with_the_bus_down(site, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from bus import subjects
 from bus.port import Bucket
-from functions.core.ports import LedgerConflict, NotStored
+from functions.core.ports import LedgerConflict, NotStored, Remembered
 from infra.hosts.state import BusLedger
 from schemas.incident import Incident, IncidentState
 from schemas.remediation import Gap
@@ -78,16 +78,43 @@ async def test_a_damaged_incident_names_the_key_to_delete(site, caplog):
         await one.load(TARGET)
 
 
-async def test_without_a_bus_nothing_is_loaded_or_saved(site):
+async def test_without_a_bus_no_open_incident_is_loaded_and_none_is_saved(site):
     one = await ledger(site, publish_deadline=timedelta(seconds=1))
+    revision = await one.save(incident(), 0)
     await site.server.kill()
 
     with pytest.raises(NotStored):
         await one.load(TARGET)
     with pytest.raises(NotStored):
-        await one.save(incident(), 0)
-    assert not one.is_open(TARGET)
+        await one.save(incident(IncidentState.CLOSED), revision)
+    assert one.is_open(TARGET)
     await site.server.start()
+
+
+async def test_what_is_over_is_loaded_as_it_is_remembered_and_who_remembers_old_news_can_t_write(site):
+    one, other = await ledger(site), await ledger(site)
+    assert await one.load(TARGET) == Remembered(None, 0)
+    over = incident(IncidentState.CLOSED)
+    revision = await one.save(over, 0)
+    assert await one.load(TARGET) == Remembered(over, revision)
+
+    old = BusLedger(await site.bucket(Bucket.INCIDENTS), HOST, FUNCTION)  # not started: it hears nothing
+    assert await old.load(TARGET) == Remembered(None, 0)
+    with pytest.raises(LedgerConflict):
+        await old.save(incident(), 0)
+    await until(lambda: other._mirror.get(TARGET) == over)
+    assert await other.load(TARGET) == Remembered(over, revision)
+
+
+async def test_what_was_deleted_is_read_again(site):
+    one = await ledger(site)
+    await one.save(incident(IncidentState.CLOSED), 0)
+    await (await site.bucket(Bucket.INCIDENTS)).delete(KEY)
+    await until(lambda: TARGET not in one._mirror)
+
+    assert await one.load(TARGET) == Remembered(None, 0)
+    await one.save(incident(), 0)
+    assert one.is_open(TARGET)
 
 
 async def test_what_changed_while_the_bus_was_away_is_known_afterwards(site):
