@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from schemas.facts.cgroups import ControlGroupMemory, HostMemory
 from schemas.facts.commands import Command
-from schemas.facts.containers import Engine
+from schemas.facts.containers import Container, Engine
 from schemas.facts.files import DeletedOpen, FileStat, LargeFile, Mount, Root, Usage
 from schemas.facts.journal import JournalUsage
 from schemas.facts.logs import LogRotation
 from schemas.facts.packages import PackageCache
+from schemas.facts.processes import Listener, MemoryMapping, ProcessIdentity, ProcessMemory
+from schemas.facts.units import Unit
 
 
 class ProbeError(Exception):
@@ -119,6 +122,14 @@ class ContainerProbe(Protocol):
         """None where no engine answers."""
         ...
 
+    def running(self) -> list[Container]:
+        """Every container that runs; none where no engine answers."""
+        ...
+
+    def container(self, name: str) -> Container | None:
+        """None when none of that name runs."""
+        ...
+
 
 class CommandProbe(Protocol):
     def healthy(self, command: Command) -> bool:
@@ -130,6 +141,70 @@ class CommandProbe(Protocol):
 
     def ran_at(self, function: str, target: str) -> datetime | None:
         """When the latest command of *function* for *target* ended, as far as this process knows."""
+        ...
+
+
+class UnitProbe(Protocol):
+    """systemd. Every method raises ProbeError where systemd does not run, or does not answer."""
+
+    def services(self, globs: Collection[str]) -> list[Unit]:
+        """Service units that systemd has loaded and that match one of *globs*."""
+        ...
+
+    def unit(self, name: str) -> Unit | None:
+        """None when systemd knows no unit of that name."""
+        ...
+
+
+class MemoryProbe(Protocol):
+    def host(self) -> HostMemory: ...
+
+    def control_group(self, path: str) -> ControlGroupMemory:
+        """*path* below the hierarchy that carries memory, as systemd's ControlGroup or /proc/<pid>/cgroup say it.
+
+        Raises ProbeError when it is gone.
+        """
+        ...
+
+    def processes(self, path: str) -> tuple[int, ...]:
+        """Process ids in a group and below, in any hierarchy that has it: memory need not be counted there.
+
+        Raises ProbeError when it is gone.
+        """
+        ...
+
+    def control_group_of(self, pid: int) -> str:
+        """Path of the group of a process in the hierarchy that carries memory. Raises ProbeError."""
+        ...
+
+
+class ProcessProbe(Protocol):
+    def memory(self, pids: Collection[int]) -> list[ProcessMemory]:
+        """Of those that still run; who can't be read is left out. Walks page tables: at most once a minute each."""
+        ...
+
+    def matching(self, command: str, user: str | None = None) -> list[ProcessIdentity]:
+        """Processes whose arguments, joined by spaces, match the regular expression; never ourselves."""
+        ...
+
+    def identity(self, pid: int) -> ProcessIdentity | None:
+        """None when there is no such process any more."""
+        ...
+
+    def mappings(self, pid: int, count: int) -> list[MemoryMapping]:
+        """The *count* largest, grouped by name. Raises ProbeError."""
+        ...
+
+    def listeners(self, ports: Collection[int]) -> list[Listener]:
+        """Who listens on these TCP ports."""
+        ...
+
+    def handles(self, pid: int, signal: str) -> bool:
+        """Whether it has a handler for the signal (SigCgt). Raises ProbeError."""
+        ...
+
+    def named(self, names: Collection[str]) -> dict[str, ProcessIdentity]:
+        """Name of a program (comm) → a process of that name, for those that run."""
         ...
 
 
@@ -148,3 +223,9 @@ class Probes(Protocol):
     def containers(self) -> ContainerProbe: ...
     @property
     def commands(self) -> CommandProbe: ...
+    @property
+    def units(self) -> UnitProbe: ...
+    @property
+    def memory(self) -> MemoryProbe: ...
+    @property
+    def processes(self) -> ProcessProbe: ...

@@ -1,4 +1,4 @@
-"""A container engine's images and volumes."""
+"""A container engine's images, volumes and containers."""
 
 from datetime import datetime
 
@@ -44,3 +44,33 @@ class Engine(Fact):
     volumes: tuple[Volume, ...]
     layers: int
     """bytes of all layers, each counted once"""
+
+
+class Container(Fact):
+    """One container that runs."""
+
+    id: str
+    name: Text
+    image: Text = ""
+    started: datetime | None = None
+    """with the id what tells this run from the next"""
+    pid: int = 0
+    """of its first process, as the host counts"""
+    control_group: PathText = ""
+    """below the hierarchy that carries memory; empty when it could not be found"""
+    labels: dict[str, str] = {}
+    health: str = ""
+    """healthy, unhealthy, starting; empty without a health check"""
+    restart_policy: str = ""
+    memory_limit: int | None = None
+    """bytes"""
+    memory_swap_limit: int | None = None
+    """bytes, memory and swap together"""
+    project: Text = ""
+    """of compose, whose services are replicas of each other"""
+    service: Text = ""
+
+    @property
+    def instance(self) -> str:
+        """This run and no later one of the same container."""
+        return f"{self.id[:12]}@{self.started.isoformat() if self.started else ''}"

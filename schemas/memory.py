@@ -1,0 +1,63 @@
+"""The memory domain's health events: how one service's memory grows, and how the host fares."""
+
+from typing import ClassVar
+
+from pydantic import AwareDatetime, Field
+
+from schemas.facts.memory import Detector, Trend
+from schemas.health import Health
+from schemas.text import PathText, Text
+
+
+class MemoryTrend(Health):
+    """Target `unit:app.service`, `container:web`, `process:worker`. One instance is one run: a restart begins anew.
+
+    Warning: it grows for days, or reaches its limit within `alert_within`. Critical: within `act_within`, or it stands
+    at `act_percent` of its limit and grows.
+    """
+
+    domain: ClassVar[str] = "memory"
+    signal: ClassVar[str] = "trend"
+
+    instance: str = Field("", max_length=128, description="Which run of the service: another one after each start.")
+    trend: Trend = Trend.LEARNING
+    detector: Detector | None = None
+    held: int | None = Field(
+        None, ge=0, description="Bytes that no pressure frees: anonymous, shared, swapped, kernel."
+    )
+    working_set: int | None = Field(None, ge=0, description="Bytes in use but for cache that goes for the asking.")
+    limit: int | None = Field(None, ge=0, description="Bytes at which the kernel kills: the smallest on the path.")
+    limit_at: PathText = Field("", description="Whose limit it is; `host` where only the machine's memory limits.")
+    per_hour: float | None = Field(None, description="Bytes, robust slope of the minima.")
+    per_hour_low: float | None = None
+    per_hour_high: float | None = None
+    floor_start: int | None = Field(None, description="Bytes, of the fitted line where its window begins.")
+    floor_now: int | None = None
+    seconds_to_limit: float | None = Field(None, ge=0, description="At that slope; none when nothing grows.")
+    window: float = Field(0, ge=0, description="Seconds that the fitted minima span.")
+    series_since: AwareDatetime | None = Field(None, description="First sample of this instance.")
+    sparkline: tuple[int, ...] = Field((), max_length=60, description="Bytes, evenly spaced, oldest first.")
+    out_of_memory_kills: int | None = Field(None, ge=0)
+    findings: tuple[Text, ...] = Field((), description="What the figures leave open, one sentence each.")
+
+
+class MemoryPressure(Health):
+    """Target `host:memory`: what is available, and how long tasks wait for memory."""
+
+    domain: ClassVar[str] = "memory"
+    signal: ClassVar[str] = "pressure"
+
+    total: int | None = Field(None, ge=0, description="Bytes.")
+    available: int | None = Field(None, ge=0)
+    swap_total: int = Field(0, ge=0)
+    swap_free: int = Field(0, ge=0)
+    some10: float | None = Field(None, description="Percent of the last ten seconds in which some task waited.")
+    full10: float | None = Field(None, description="Percent in which all waited.")
+    full60: float | None = None
+    unreclaimable: int | None = Field(None, ge=0, description="Bytes of kernel memory that no pressure frees.")
+    out_of_memory_kills: int | None = Field(None, ge=0, description="Since boot.")
+    recent_kills: int = Field(0, ge=0, description="Since the sample before.")
+    guard: Text = Field(
+        "", description="Another program that acts when memory runs out: systemd-oomd, earlyoom, nohang."
+    )
+    findings: tuple[Text, ...] = ()
