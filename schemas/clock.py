@@ -19,13 +19,16 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock. A `scale` of 60 makes a sleep of a minute last a second; the wall time stays true."""
+    """The machine's clock. A *scale* of 60 makes a minute of it a second: wall time, steady time, and sleeps alike."""
 
     def __init__(self, scale: float = 1.0) -> None:
         self._scale = scale
+        self._wall, self._steady = datetime.now(UTC), time.monotonic()
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        if self._scale == 1.0:
+            return datetime.now(UTC)
+        return self._wall + timedelta(seconds=(time.monotonic() - self._steady) * self._scale)
 
     def monotonic(self) -> float:
         return time.monotonic() * self._scale

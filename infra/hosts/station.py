@@ -19,6 +19,7 @@ from infra.hosts.claim import claim, machine_id
 from infra.hosts.function_host import FunctionHost, Machine, process_name
 from infra.hosts.local import machine_of
 from infra.hosts.session import session
+from schemas.clock import Clock
 from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
 
@@ -89,11 +90,13 @@ async def station(
     *,
     everything: bool = False,
     machine: Machine | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Station]:
     """Run *remedies* and *collectors* as *host* for as long as the context lasts. Raises BusError, BadSubject.
 
     *everything*: this is all that runs here: its own bus is started when none is configured, and triggers for
     functions that nobody has become dead letters. *machine*: what may be read and changed, by default this one.
+    *clock*: by default the system's.
     """
     subjects.host_token(host)
     async with AsyncExitStack() as stack:
@@ -108,10 +111,19 @@ async def station(
         await spool.open()
         stack.push_async_callback(spool.close)
         machine = machine or machine_of(configuration, host)
-        running = Station(bus, configuration, partial(_collector_run, host=host, machine=machine, spool=spool))
+        running = Station(
+            bus, configuration, partial(_collector_run, host=host, machine=machine, spool=spool, clock=clock)
+        )
         if remedies:
             running.functions = FunctionHost(
-                remedies, configuration, bus, spool, machine, every_trigger=everything, version=own_version()
+                remedies,
+                configuration,
+                bus,
+                spool,
+                machine,
+                every_trigger=everything,
+                version=own_version(),
+                clock=clock,
             )
             stack.push_async_callback(running.functions.stop)
             await running.functions.start()
@@ -128,14 +140,20 @@ async def station(
 
 
 def _collector_run(
-    collector: AnyCollector, configuration: Configuration, *, host: str, machine: Machine, spool: Spool
+    collector: AnyCollector,
+    configuration: Configuration,
+    *,
+    host: str,
+    machine: Machine,
+    spool: Spool,
+    clock: Clock | None,
 ) -> CollectorRun[Any, Any, Any]:
     from collectors.core.run import CollectorRun  # a process that runs functions only has no need of it
     from infra.hosts.outlet import BusOutlet
 
     return CollectorRun(
         collector, getattr(configuration, collector.section_name), machine.probes, BusOutlet(spool, host), host,
-        directory=state_directory() / "collectors", version=own_version(),
+        directory=state_directory() / "collectors", version=own_version(), clock=clock,
     )  # fmt: skip
 
 
