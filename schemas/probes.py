@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from schemas.facts.cgroups import ControlGroupMemory, HostMemory
-from schemas.facts.commands import Command
+from schemas.facts.commands import Checked, Command
 from schemas.facts.containers import Container, Engine
 from schemas.facts.files import DeletedOpen, FileStat, LargeFile, Mount, Root, Usage
 from schemas.facts.journal import JournalUsage
@@ -136,6 +136,14 @@ class CommandProbe(Protocol):
         """Run an operator's own check, which must change nothing: status 0 is healthy, 1 is not.
 
         Raises ProbeError for any other end: it could not be started, took too long, or ended otherwise.
+        """
+        ...
+
+    def check(self, command: Command) -> Checked | None:
+        """Run a check of a configuration, which must change nothing: any status but 0 means that it did not pass.
+
+        A program without a path is looked for where the system's are. None where there is no such program; raises
+        ProbeError when it could not be started or did not end in time.
         """
         ...
 

@@ -4,6 +4,7 @@ Everything in an event is hostile: a log line, a file name or a container label 
 sequences for the terminal that shows it.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
@@ -62,6 +63,16 @@ def read_path(text: str) -> str:
         else:
             raise ValueError(f"broken escape at character {position} of {text!r}")
     return out.decode("utf-8", "surrogateescape")
+
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(samples: Sequence[float], *, smallest_span: float = 0.0) -> str:
+    """One block a sample, scaled between the lowest and the highest; flat where they differ by less than the span."""
+    low, high = min(samples, default=0.0), max(samples, default=0.0)
+    span = max(high - low, smallest_span) or 1.0
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((sample - low) / span * len(BLOCKS)))] for sample in samples)
 
 
 def _path_in(value: object, info: ValidationInfo) -> object:

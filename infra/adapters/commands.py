@@ -31,7 +31,7 @@ LINGER = 0.5
 """Seconds that output is still read after the command ended, while a daemon it started keeps the pipe open."""
 
 PACKAGES = {
-    "apt-config": "apt", "apt-get": "apt", "journalctl": "systemd",
+    "apt-config": "apt", "apt-get": "apt", "journalctl": "systemd", "systemctl": "systemd",
 }  # fmt: skip
 """command → the package that brings it, where that is named otherwise"""
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from functions.core.ports import ToolError
 from infra.adapters.commands import Commands, Completed, Identity
-from schemas.facts.commands import Command
+from schemas.facts.commands import Checked, Command
 from schemas.probes import ProbeError
 from schemas.remediation import ItemResult, Outcome
 from schemas.text import plain
@@ -43,6 +43,13 @@ class CustomChecks:
                 f" (0 is healthy, 1 unhealthy): {said(completed)}"
             )
         return completed.status == 0
+
+    def check(self, command: Command) -> Checked | None:
+        commands = Commands(ProbeError, _environment(command))
+        if commands.find(command.argv[0]) is None:
+            return None
+        completed = commands.run(command.argv, timeout=command.timeout, accept=())
+        return Checked(passed=completed.status == 0, said=_last_lines(completed) or completed.ending)
 
     def ran_at(self, function: str, target: str) -> datetime | None:
         return self._runs.get((function, target))
@@ -77,6 +84,12 @@ def said(completed: Completed) -> str:
     told = [f"{name}: {_end(text)}" for name, text in streams if text.strip()]
     cut = " (the output was larger than is kept)" if completed.truncated else ""
     return f"{'; '.join(told) or 'silent'}{cut}"
+
+
+def _last_lines(completed: Completed) -> str:
+    """Two of them: many a check ends with a line that only says that it failed, after the one that says why."""
+    lines = [line.strip() for line in (completed.stderr.strip() or completed.stdout).splitlines() if line.strip()]
+    return _end("; ".join(lines[-2:]))
 
 
 def _end(text: str) -> str:

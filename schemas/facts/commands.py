@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from schemas.facts.files import Fact
-from schemas.text import PathText
+from schemas.text import PathText, Text
 
 
 class Command(Fact):
@@ -24,3 +24,12 @@ class Command(Fact):
     def shown(self) -> str:
         """For people; what is hostile in it is neutralised where it is shown."""
         return self.call or " ".join(self.argv)
+
+
+class Checked(Fact):
+    """What a check of a configuration said."""
+
+    passed: bool
+    """it ended with status 0"""
+    said: Text = ""
+    """the last two lines of its errors, or of its output where there were none"""

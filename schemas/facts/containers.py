@@ -51,6 +51,8 @@ class Container(Fact):
 
     id: str
     name: Text
+    engine: str = ""
+    """docker or podman"""
     image: Text = ""
     started: datetime | None = None
     """with the id what tells this run from the next"""
@@ -69,8 +71,3 @@ class Container(Fact):
     project: Text = ""
     """of compose, whose services are replicas of each other"""
     service: Text = ""
-
-    @property
-    def instance(self) -> str:
-        """This run and no later one of the same container."""
-        return f"{self.id[:12]}@{self.started.isoformat() if self.started else ''}"

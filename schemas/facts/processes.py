@@ -1,8 +1,5 @@
 """Processes, what they hold of the memory, and who listens on a port."""
 
-from collections.abc import Collection
-from hashlib import sha256
-
 from schemas.facts.files import Fact
 from schemas.text import PathText, Text
 
@@ -15,21 +12,6 @@ class ProcessIdentity(Fact):
     """clock ticks after boot: field 22 of /proc/<pid>/stat"""
     command: Text = ""
     """its arguments, shortened, without those that look like secrets"""
-
-
-LONGEST_INSTANCE = 128
-"""Characters; a longer name of a run is hashed."""
-
-
-def instance_of(processes: Collection[ProcessIdentity]) -> str:
-    """One run of the service that *processes* make up: `pid@started` of the oldest, of all that are as old.
-
-    The others come and go, as the workers of a pool do. Empty for none. Pure.
-    """
-    oldest = min((process.started for process in processes), default=0)
-    pids = sorted(process.pid for process in processes if process.started == oldest)
-    name = ",".join(f"{pid}@{oldest}" for pid in pids)
-    return name if len(name) <= LONGEST_INSTANCE else sha256(name.encode()).hexdigest()
 
 
 class ProcessMemory(Fact):

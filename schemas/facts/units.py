@@ -3,8 +3,6 @@
 from schemas.facts.files import Fact
 from schemas.text import PathText, Text
 
-STOPPING = frozenset({"deactivating"})
-
 
 class Unit(Fact):
     """One service unit. What systemd doesn't know, or writes as `[not set]` or `infinity`, is none."""
@@ -35,8 +33,12 @@ class Unit(Fact):
     """by systemd's own Restart=, since it was last started by somebody"""
     active_since: float | None = None
     """seconds of the monotonic clock when it became active"""
+    active_until: float | None = None
+    """seconds of the monotonic clock when it last left the active state, be it for a stop or for a failure"""
     inactive_since: float | None = None
-    """seconds of the monotonic clock when it left the active state"""
+    """seconds of the monotonic clock when it last became inactive or failed"""
+    main_ended: float | None = None
+    """seconds of the monotonic clock when its main process ended"""
     restart_policy: str = "no"
     """Restart="""
     restart_delay: float = 0.1
@@ -70,11 +72,13 @@ class Unit(Fact):
     fragment: PathText = ""
     """the unit file"""
     dependants: tuple[Text, ...] = ()
-    """RequiredBy, BoundBy, ConsistsOf: they stop, and start, together with it"""
+    """RequiredBy, RequisiteOf, BoundBy, ConsistsOf: those of them that run restart together with it"""
     requires: tuple[Text, ...] = ()
     """Requires, BindsTo, Requisite: without them it does not run"""
+    wants: tuple[Text, ...] = ()
+    """Wants: started together with it, and may be missing"""
     sockets: tuple[Text, ...] = ()
-    """TriggeredBy: units that start it when somebody knocks"""
+    """TriggeredBy: sockets that start it when somebody knocks, timers and paths too"""
 
     @property
     def masked(self) -> bool:
@@ -87,3 +91,37 @@ class Unit(Fact):
     @property
     def failed(self) -> bool:
         return self.active == "failed"
+
+    @property
+    def restarting(self) -> bool:
+        """systemd waits for RestartSec= and starts it again by itself."""
+        return self.active == "activating" and self.sub.startswith("auto-restart")
+
+    @property
+    def scheduled(self) -> bool:
+        """A piece of work with an end, or what a timer starts: it runs when its time comes, not all the time."""
+        return self.type == "oneshot" or any(name.endswith(".timer") for name in self.sockets)
+
+    @property
+    def out_of_starts(self) -> bool:
+        """systemd gave up after StartLimitBurst=: the result says so only where nothing else went wrong before."""
+        if not self.failed or self.start_limit_burst <= 0 or self.start_limit_interval <= 0:
+            return False
+        tried = self.restart_policy != "no" and self.restarts >= self.start_limit_burst
+        return self.result == "start-limit-hit" or tried
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """It ended in order though nobody stopped it: for a stop it leaves the active state before its process ends."""
+        if self.active != "inactive" or self.main_ended is None or self.active_until is None:
+            return False
+        return self.main_ended <= self.active_until
+
+    @property
+    def longest_restart(self) -> float | None:
+        """Seconds that a restart takes at most by its own timeouts, that of a stop once for the commands, once for
+        SIGTERM; none: it has no limit.
+        """
+        if self.stop_timeout is None or self.start_timeout is None:
+            return None
+        return 2 * self.stop_timeout + self.start_timeout

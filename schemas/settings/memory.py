@@ -47,7 +47,9 @@ class GarbageCollection(Settings):
     method: Literal["GET", "POST"] = "POST"
     command: Arguments | None = Field(None, description="Program and arguments; {pid} as a whole argument is replaced.")
     jcmd: bool = Field(False, description="jcmd <pid> GC.run, as the process's own user.")
-    timeout: Duration = Field(timedelta(seconds=30), description="For an answer.")
+    timeout: Duration = Field(
+        timedelta(seconds=30), description="For an answer. A signal has none: its effect is measured after this long."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -1,6 +1,7 @@
 """The `service_monitoring` section: which units must run, and what may be done to bring one back."""
 
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -30,6 +31,15 @@ def _unit_glob(glob: str) -> str:
 UnitGlob = Annotated[str, AfterValidator(_unit_glob)]
 
 
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{path!r} is no absolute path")
+    return path
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
 class UnitSettings(Settings):
     """What is known of one unit, or of all that a glob matches."""
 
@@ -37,10 +47,10 @@ class UnitSettings(Settings):
     check: Arguments | None = Field(
         None, description="Configuration check before a restart: status 0 is fine. Known ones (nginx, …) are built in."
     )
-    stale_files: tuple[str, ...] = Field(
+    stale_files: tuple[Annotated[str, AfterValidator(_absolute)], ...] = Field(
         (), description="Pid and lock files that a crash leaves behind, besides the unit's PIDFile."
     )
-    ports: tuple[int, ...] = Field((), description="Ports it listens on: a stale process of the same unit is ended.")
+    ports: tuple[Port, ...] = Field((), description="Ports it listens on: a stale process of the same unit is ended.")
 
 
 class ServiceMonitoring(Settings):
@@ -60,8 +70,28 @@ class ServiceMonitoring(Settings):
         timedelta(seconds=30), description="systemd's own Restart= gets this long before we say a word."
     )
     flap_restarts: int = Field(3, ge=1, description="So many restarts by systemd within flap_within: it flaps.")
-    flap_within: Duration = timedelta(minutes=10)
+    flap_within: Duration = Field(timedelta(minutes=10), description="For counting those restarts.")
     stable_for: Duration = Field(timedelta(seconds=60), description="Running for so long means it is back.")
     stop_grace: Duration = Field(
         timedelta(seconds=10), description="Between SIGTERM and SIGKILL for a stale process of the unit."
     )
+
+    def of(self, unit: str) -> UnitSettings:
+        """What is known of *unit*: of the globs that match, the longest gives all. Pure."""
+        matching = [glob for glob in self.services if fnmatchcase(unit, glob)]
+        return self.services[max(matching, key=len)] if matching else UnitSettings()
+
+    def watches(self, unit: str) -> bool:
+        return _any_matches(unit, self.units) and not _any_matches(unit, self.ignore)
+
+    def protects(self, unit: str) -> bool:
+        """Whether it may be told about only, whatever else is said of it."""
+        return _any_matches(unit, PROTECTED_UNITS) or _any_matches(unit, self.protected)
+
+    def may_restart(self, unit: str) -> bool:
+        own = self.of(unit).restart
+        return self.restart if own is None else own
+
+
+def _any_matches(unit: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(unit, glob) for glob in globs)
