@@ -2,10 +2,10 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
@@ -31,7 +31,17 @@ LISTED = 50
 """Items that were not done, told by name in an action's result."""
 
 
-class Action(BaseModel):
+class Reckoned(BaseModel):
+    """What it reckons once and keeps is its own: a changed copy reckons anew."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(copied).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
+
+class Action(Reckoned):
     """One change, with its way back beside it. A subclass has a field `action` with its own name as only value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -123,7 +133,7 @@ class Planned(NamedTuple):
     action: Action
 
 
-class Plan(BaseModel):
+class Plan(Reckoned):
     """Every rung in order. Live takes actions in order and stops when the measured gap is closed."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
@@ -244,7 +254,7 @@ def _outcome_of(done: int, not_done: Sequence[ItemResult]) -> Outcome:
     outcomes = {item.outcome for item in not_done}
     if done:
         return Outcome.DONE if outcomes == {Outcome.SKIPPED} else Outcome.PARTIAL
-    for outcome in (Outcome.FAILED, Outcome.DEFERRED):
+    for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.IN_PROGRESS, Outcome.REFUSED, Outcome.DEFERRED):
         if outcome in outcomes:
             return outcome
     return Outcome.SKIPPED

@@ -3,6 +3,13 @@
 from schemas.facts.files import Fact
 from schemas.text import PathText, Text
 
+STOPPING = frozenset({"deactivating"})
+
+KILLED, DUMPED = 2, 3
+"""CLD_KILLED and CLD_DUMPED, in ExecMainCode: the exit status is a signal's number (waitid(2))."""
+IN_ORDER = frozenset({1, 2, 13, 15})
+"""SIGHUP, SIGINT, SIGPIPE and SIGTERM end a service in order (systemd.service(5), SuccessExitStatus=)."""
+
 
 class Unit(Fact):
     """One service unit. What systemd doesn't know, or writes as `[not set]` or `infinity`, is none."""
@@ -94,7 +101,7 @@ class Unit(Fact):
 
     @property
     def restarting(self) -> bool:
-        """systemd waits for RestartSec= and starts it again by itself."""
+        """It is about to be started again by systemd itself, after RestartSec=."""
         return self.active == "activating" and self.sub.startswith("auto-restart")
 
     @property
@@ -104,7 +111,7 @@ class Unit(Fact):
 
     @property
     def out_of_starts(self) -> bool:
-        """systemd gave up after StartLimitBurst=: the result says so only where nothing else went wrong before."""
+        """Given up by systemd after StartLimitBurst=: the result says so only where nothing else went wrong before."""
         if not self.failed or self.start_limit_burst <= 0 or self.start_limit_interval <= 0:
             return False
         tried = self.restart_policy != "no" and self.restarts >= self.start_limit_burst
@@ -112,10 +119,14 @@ class Unit(Fact):
 
     @property
     def ended_by_itself(self) -> bool:
-        """It ended in order though nobody stopped it: for a stop it leaves the active state before its process ends."""
+        """It ended in order though nobody stopped it: for a stop it leaves the active state before its process ends.
+
+        That of a unit whose failure was cleared did not end in order.
+        """
         if self.active != "inactive" or self.main_ended is None or self.active_until is None:
             return False
-        return self.main_ended <= self.active_until
+        in_order = self.exit_status in (IN_ORDER if self.exit_code == KILLED else {None, 0})
+        return in_order and self.main_ended <= self.active_until
 
     @property
     def longest_restart(self) -> float | None:

@@ -1,5 +1,6 @@
 """Plans are plain data: cut just where the need is met, hashed by what they would do."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +81,22 @@ def test_a_result_counts_what_was_done_and_lists_what_was_not():
 
 def test_nothing_done_because_everything_changed_is_skipped_not_failed():
     assert result_of([ItemResult(name="a", outcome=Outcome.SKIPPED)]).outcome is Outcome.SKIPPED
+
+
+def test_a_changed_copy_reckons_anew():
+    action = Drain(tank="a", litres=9, name="a")
+    plan = Plan(rungs=(Rung(name="drain", title="Drain", actions=(action,)),))
+    told, expected, hashed = action.told, action.expected, plan.hash
+
+    other = action.model_copy(update={"litres": 3})
+    changed = plan.model_copy(update={"rungs": (Rung(name="drain", title="Drain", actions=(other,)),)})
+
+    assert other.told.title != told.title
+    assert other.expected[0].amount == 3 != expected[0].amount
+    assert changed.hash != hashed
+    assert other == Drain(tank="a", litres=3, name="a")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.IN_PROGRESS, Outcome.REFUSED, Outcome.INCONCLUSIVE, Outcome.DEFERRED])
+def test_what_became_of_the_only_item_is_what_became_of_the_action(outcome):
+    assert result_of([ItemResult(name="a", outcome=outcome)]).outcome is outcome
