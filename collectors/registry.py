@@ -7,6 +7,9 @@ from collectors.core.collector import AnyCollector
 
 TABLE = {
     "disk.pressure": "collectors.disk.pressure:COLLECTOR",
+    "memory.pressure": "collectors.memory.pressure:COLLECTOR",
+    "memory.trend": "collectors.memory.trend:COLLECTOR",
+    "services.state": "collectors.services.state:COLLECTOR",
 }
 
 

@@ -17,6 +17,9 @@ from schemas.settings.custom import CustomAction
 
 FUNCTIONS = {
     "disk.free_space": "functions.disk.free_space:REMEDY",
+    "memory.contain_leak": "functions.memory.contain_leak:REMEDY",
+    "memory.enforce_limit": "functions.memory.enforce_limit:REMEDY",
+    "services.restart_failed": "functions.services.restart_failed:REMEDY",
 }
 
 CUSTOM = "functions.custom.remedy:remedy_of"

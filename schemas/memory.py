@@ -36,7 +36,9 @@ class MemoryTrend(Health):
     seconds_to_limit: float | None = Field(None, ge=0, description="At that slope; none when nothing grows.")
     window: float = Field(0, ge=0, description="Seconds that the fitted minima span.")
     series_since: AwareDatetime | None = Field(None, description="First sample of this instance.")
-    sparkline: tuple[int, ...] = Field((), max_length=60, description="Bytes, evenly spaced, oldest first.")
+    sparkline: tuple[int, ...] = Field(
+        (), max_length=60, description="Bytes, lowest of equal stretches from `series_since`, or three days ago, on."
+    )
     out_of_memory_kills: int | None = Field(None, ge=0)
     findings: tuple[Text, ...] = Field((), description="What the figures leave open, one sentence each.")
 
@@ -56,7 +58,7 @@ class MemoryPressure(Health):
     full60: float | None = None
     unreclaimable: int | None = Field(None, ge=0, description="Bytes of kernel memory that no pressure frees.")
     out_of_memory_kills: int | None = Field(None, ge=0, description="Since boot.")
-    recent_kills: int = Field(0, ge=0, description="Since the sample before.")
+    recent_kills: int = Field(0, ge=0, description="Of them, in the last quarter of an hour.")
     guard: Text = Field(
         "", description="Another program that acts when memory runs out: systemd-oomd, earlyoom, nohang."
     )

@@ -8,6 +8,9 @@ from pydantic import BaseModel
 
 MESSAGES: Mapping[str, str] = {
     "ansai.health.disk.pressure.v1": "schemas.disk:DiskPressure",
+    "ansai.health.memory.pressure.v1": "schemas.memory:MemoryPressure",
+    "ansai.health.memory.trend.v1": "schemas.memory:MemoryTrend",
+    "ansai.health.services.state.v1": "schemas.services:ServiceState",
     "ansai.trigger.v1": "schemas.trigger:Trigger",
     "ansai.action.v1": "schemas.audit:ActionEvent",
     "ansai.audit.v1": "schemas.audit:AuditSegment",

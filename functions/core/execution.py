@@ -191,7 +191,11 @@ class Execution:
                 state=IncidentState.OPEN, begun=None, gap=gap, attempts=attempts, attempted_at=None
             )
         elif step is Step.VERIFIED:
-            await self._file.remember(state=IncidentState.OPEN, begun=None, gap=gap)
+            helped = ladder.done[-1][0].rung.name
+            await self._file.remember(
+                state=IncidentState.OPEN, begun=None, gap=gap, ineffective=incident.ineffective | ineffective,
+                watched=helped,
+            )  # fmt: skip
         elif incident.attempts >= self._policy.max_attempts and not asks:
             await self._file.remember(ineffective=incident.ineffective | ineffective, gap=gap)
             await self._file.stuck(f"{incident.attempts} attempts did not close the gap")

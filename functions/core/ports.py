@@ -86,7 +86,7 @@ class ContainerTools(Protocol):
 
 
 class UnitTools(Protocol):
-    """systemd. Each checks the unit's invocation first: another run than planned is left alone."""
+    """systemd. Each reads the unit first: another run than planned, or a masked one, is left alone."""
 
     def restart(self, unit: str, invocation: str, timeout: float) -> ItemResult:
         """Restart, and wait for the end of the job. In progress when the job is not over in *timeout* seconds."""
@@ -97,11 +97,14 @@ class UnitTools(Protocol):
         ...
 
     def reset_failed(self, unit: str) -> ItemResult:
-        """Clear the failed state and the count of starts; skipped when it is not failed."""
+        """Clear the failed state and the count of starts; skipped when it is not failed. What follows is a `start`."""
         ...
 
     def limit_memory(self, unit: str, invocation: str, high: int | None, maximum: int | None) -> ItemResult:
-        """Set MemoryHigh and MemoryMax until the next boot, in bytes; none is infinity."""
+        """Set MemoryHigh and MemoryMax until the next boot, in bytes; none is infinity.
+
+        A limit outlives the run: one that only goes up is set whatever run it is by now.
+        """
         ...
 
 

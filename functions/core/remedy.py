@@ -70,6 +70,8 @@ class Remedy(Generic[Section, Seen, Found]):
     """what it needs beyond an ordinary user's rights, one sentence each"""
     target_globs: bool = False
     """`targets` gives globs of canonical names, because the names themselves come only with events"""
+    plans_ahead: bool = True
+    """a plan for a healthy target tells a person something, such as what could be freed; else none is shown"""
 
     @property
     def domain(self) -> str:

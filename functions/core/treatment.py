@@ -23,7 +23,7 @@ from schemas.alert import AlertState, Severity
 from schemas.audit import Step
 from schemas.fleet import Fleet
 from schemas.health import Level
-from schemas.incident import IncidentState
+from schemas.incident import Incident, IncidentState
 from schemas.probes import ProbeError
 from schemas.remediation import Gap, Mode, Outcome
 from schemas.units import show_duration
@@ -123,6 +123,11 @@ class Treatment:
         await self._file.remember(gap=observation.gap)
         return Verdict(look_again=self._practice.clock.now() + self._policy.cooldown)
 
+    def _did_not_last(self, incident: Incident) -> None:
+        """The next attempt leaves out what helped for a while only, else it would be tried until none is left."""
+        until = self._practice.clock.now() + self._policy.ineffective_for
+        self._file.note(ineffective=incident.ineffective | {incident.watched: until}, watched="")
+
     async def _closed(self, observation: Observation) -> Verdict:
         text, fields = f"{self._case.target} is healthy", {"outcome": Outcome.DONE, "gap": observation.gap}
         if self._file.incident is not None:
@@ -144,6 +149,8 @@ class Treatment:
         if authority is not Authority.DRY_RUN:
             await self._tell_open()
         assert self._file.incident is not None
+        if self._file.incident.watched:
+            self._did_not_last(self._file.incident)
         incident = await self._approvals.expire(self._file.incident)
         if incident.state is IncidentState.STUCK and authority in {Authority.EVENT, Authority.APPROVAL}:
             await self._file.remember()

@@ -1,5 +1,6 @@
 """What the function sees of one filesystem, and what it finds when it looks for something to clean."""
 
+from functions.core.shown import Shown
 from schemas.facts.containers import Engine
 from schemas.facts.files import DeletedOpen, Fact, FileItem, LargeFile, Resource, Root, Usage
 from schemas.facts.journal import JournalUsage
@@ -7,7 +8,9 @@ from schemas.facts.logs import RotatedLog
 from schemas.facts.packages import PackageCache
 from schemas.health import Level
 from schemas.remediation import Finding
+from schemas.settings.disk import percent_of
 from schemas.text import Text
+from schemas.units import show_size
 
 SHARING_TYPES = frozenset({"bcachefs", "btrfs", "ocfs2", "xfs", "zfs"})
 """Filesystems on which two files may share their blocks: removing one then frees less than it holds."""
@@ -20,6 +23,17 @@ class Seen(Fact):
     resource: Resource
     level: Level
     reason: Text
+
+    def shown(self) -> Shown:
+        percent, idle = percent_of(self.usage, self.resource), "nothing here that may be cleaned"
+        figures = self._figures() if percent is not None else "no limit"
+        return Shown(self.level, percent, figures, idle=idle)
+
+    def _figures(self) -> str:
+        usage = self.usage
+        if self.resource is Resource.INODES:
+            return f"{usage.inodes_used:,} of {usage.inodes_used + usage.inodes_available:,} inodes"
+        return f"{show_size(usage.used)} of {show_size(usage.used + usage.available)}"
 
 
 class FilesBelow(Fact):

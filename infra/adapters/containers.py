@@ -1,17 +1,20 @@
-"""Images and volumes of a container engine, and removing images that nothing uses."""
+"""A container engine: its images, volumes and running containers, and changing those."""
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from functions.core.ports import ToolError
+from infra.adapters import container_runs
+from infra.adapters.cgroups import ControlGroups
 from infra.adapters.engine_client import Engine as Client
-from infra.adapters.engine_client import connected, layers_size, local_socket, said
+from infra.adapters.engine_client import connected, layers_size, local_socket, moment, said
 from infra.adapters.image_users import container_name, names, users
-from schemas.facts.containers import Engine, Image, Volume
-from schemas.probes import ProbeError
+from schemas.facts.containers import Container, Engine, Image, Volume
+from schemas.probes import MemoryProbe, ProbeError
 from schemas.remediation import ItemResult, Outcome
 from schemas.text import plain, show_path
 
@@ -22,20 +25,42 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 class Containers:
     """The engine of this machine; reads only.
 
-    *base_url* is `unix://` and a socket's path; without, DOCKER_HOST of *environment*, then the usual places.
+    *base_url* is `unix://` and a socket's path; without, DOCKER_HOST of *environment*, then the usual places. In
+    *groups* the containers' control groups are found.
     """
 
-    def __init__(self, base_url: str | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        groups: MemoryProbe | None = None,
+    ) -> None:
         self._base_url = base_url
         self._environment = os.environ if environment is None else environment
+        self._groups = groups if groups is not None else ControlGroups()
 
     def engine(self) -> Engine | None:
         """None when there is no engine's socket. Raises ProbeError when there is one and it can't be read."""
+        with self._client() as client:
+            return _read(client) if client is not None else None
+
+    def running(self) -> list[Container]:
+        """None when there is no engine's socket. Raises ProbeError when there is one and it can't be asked."""
+        with self._client() as client:
+            return container_runs.running(client, self._groups) if client is not None else []
+
+    def container(self, name: str) -> Container | None:
+        with self._client() as client:
+            return container_runs.found(client, name, self._groups) if client is not None else None
+
+    @contextmanager
+    def _client(self) -> Iterator[Client | None]:
         path = local_socket(self._base_url, self._environment, ProbeError)
         if path is None:
-            return None
+            yield None
+            return
         with connected(path, ProbeError) as client:
-            return _read(client)
+            yield client
 
 
 def _read(client: Client) -> Engine:
@@ -72,7 +97,7 @@ def _image(
         tags=names(inspected.get("RepoTags")),
         digests=names(inspected.get("RepoDigests")),
         created=datetime.fromtimestamp(told.get("Created") or 0, UTC),
-        last_tagged=_time((inspected.get("Metadata") or {}).get("LastTagTime")),
+        last_tagged=moment((inspected.get("Metadata") or {}).get("LastTagTime")),
         unique=max(0, int(told.get("Size") or 0) - max(0, int(told.get("SharedSize") or 0))),
         labels=told.get("Labels") or {},
         used_by=users(inspected, containers, services),
@@ -85,7 +110,7 @@ def _volume(told: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) ->
     return Volume(
         name=name,
         anonymous=re.fullmatch(r"[0-9a-f]{64}", name) is not None and labels <= {ANONYMOUS_LABEL},
-        created=_time(told.get("CreatedAt")),
+        created=moment(told.get("CreatedAt")),
         size=size if size >= 0 else None,
         used_by=tuple(
             container_name(container)
@@ -95,17 +120,8 @@ def _volume(told: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]) ->
     )  # fmt: skip
 
 
-def _time(text: str | None) -> datetime | None:
-    """None for Go's zero time, and for what is no time. Fractions beyond microseconds are cut off."""
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)", text or "")
-    if match is None or match[1].startswith("0001-"):
-        return None
-    fraction = (match[2] or "").ljust(7, "0") if match[2] else ""
-    return datetime.fromisoformat(match[1] + fraction + match[3].replace("Z", "+00:00"))
-
-
 class ContainerCleaner:
-    """Removes images. The parameters are those of `Containers`."""
+    """Removes images, restarts containers and limits them. The parameters are those of `Containers`."""
 
     def __init__(self, base_url: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._base_url = base_url
@@ -117,17 +133,8 @@ class ContainerCleaner:
         Skipped when it is gone, has other tags than planned, is used by a container or a service, or others were built
         from it. Freed is by how much the layers of all images shrank. Raises ToolError when the engine can't be asked.
         """
-        path = local_socket(self._base_url, self._environment, ToolError)
-        if path is None:
-            raise ToolError(
-                f"remove the image {plain(image_id)}: no container engine listens here; start {plain(engine)}"
-            )
         name = tags[0] if tags else image_id
-        with connected(path, ToolError) as client:
-            if client.name != engine:
-                raise ToolError(
-                    f"remove the image {plain(name)}: {show_path(path)} is {client.name}, not {plain(engine)}"
-                )
+        with self._client(engine, f"remove the image {plain(name)}") as client:
             reason = self._why_not(client, image_id, tags)
             if reason:
                 return ItemResult(name=name, outcome=Outcome.SKIPPED, reason=reason)
@@ -138,6 +145,25 @@ class ContainerCleaner:
                 return ItemResult(name=name, outcome=outcome, reason=trouble or "the engine still has it")
             freed = {"bytes": max(0, before - client.layers())}
             return ItemResult(name=name, outcome=Outcome.DONE, freed=freed)
+
+    def restart(self, engine: str, container_id: str, started: datetime, timeout: float) -> ItemResult:
+        with self._client(engine, f"restart the container {plain(container_id)}") as client:
+            return container_runs.restart(client, container_id, started, timeout)
+
+    def limit_memory(self, engine: str, container_id: str, limit: int | None, swap_limit: int | None) -> ItemResult:
+        with self._client(engine, f"limit memory of the container {plain(container_id)}") as client:
+            return container_runs.limit_memory(client, container_id, limit, swap_limit)
+
+    @contextmanager
+    def _client(self, engine: str, what: str) -> Iterator[Client]:
+        """Raises ToolError when no engine, or another one, answers."""
+        path = local_socket(self._base_url, self._environment, ToolError)
+        if path is None:
+            raise ToolError(f"{what}: no container engine listens here; start {plain(engine)}")
+        with connected(path, ToolError) as client:
+            if client.name != engine:
+                raise ToolError(f"{what}: {show_path(path)} is {client.name}, not {plain(engine)}")
+            yield client
 
     def _why_not(self, client: Client, image_id: str, tags: Sequence[str]) -> str:
         image = client.image(image_id)

@@ -1,10 +1,13 @@
 """The connection to a container engine: Docker's API over a socket of this machine, which podman speaks as well."""
 
+import math
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from functions.core.ports import ToolError
@@ -22,6 +25,12 @@ TIMEOUT = 120.0
 
 NEWEST_API = "1.51"
 """The newest version of the API whose `system/df` is known to be as read here."""
+
+UNLIMITED, UNLIMITED_WITH_SWAP = 2**62, 2**63 - 4096
+"""Bytes that say "no limit" in an update: Docker takes 0 for unchanged, ignores -1 for swap and refuses it for memory.
+
+They differ, for in control groups of version 2 the difference is what may be swapped.
+"""
 
 Error = type[ProbeError] | type[ToolError]
 
@@ -141,6 +150,36 @@ class Engine:
         answer: list[dict[str, Any]] = self._client.containers(all=True)
         return answer
 
+    def running(self) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = self._client.containers()
+        return answer
+
+    def container(self, reference: str) -> dict[str, Any] | None:
+        """None when there is no such container."""
+        from docker.errors import NotFound
+
+        try:
+            answer: dict[str, Any] = self._client.inspect_container(reference)
+        except NotFound:
+            return None
+        return answer
+
+    def statistics(self, container_id: str) -> dict[str, Any]:
+        """One look, without the wait for a second one that rates are made of."""
+        answer: dict[str, Any] = self._client.stats(container_id, stream=False, one_shot=True)
+        return answer
+
+    def restart(self, container_id: str, grace: float) -> None:
+        self._client.restart(container_id, timeout=max(1, math.ceil(grace)))
+
+    def limit_memory(self, container_id: str, memory: int | None, memory_and_swap: int | None) -> None:
+        """In bytes, none for no limit."""
+        self._client.update_container(
+            container_id,
+            mem_limit=UNLIMITED if memory is None else memory,
+            memswap_limit=UNLIMITED_WITH_SWAP if memory_and_swap is None else memory_and_swap,
+        )
+
     def services(self) -> list[dict[str, Any]]:
         """Services of the swarm that this engine manages; none when it manages none."""
         if not (self.info().get("Swarm") or {}).get("ControlAvailable"):
@@ -159,3 +198,12 @@ class Engine:
 
 def layers_size(usage: Mapping[str, Any]) -> int:
     return int(usage.get("LayersSize") or 0)
+
+
+def moment(text: str | None) -> datetime | None:
+    """None for Go's zero time, and for what is no time. Fractions beyond microseconds are cut off."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)", text or "")
+    if match is None or match[1].startswith("0001-"):
+        return None
+    fraction = (match[2] or "").ljust(7, "0") if match[2] else ""
+    return datetime.fromisoformat(match[1] + fraction + match[3].replace("Z", "+00:00"))

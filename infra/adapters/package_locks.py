@@ -5,10 +5,10 @@ Taking a lock even for a moment can make a package manager fail that starts just
 
 import fcntl
 import os
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from infra.adapters.commands import Commands
+from infra.adapters.files.locks import RECORD_LOCK
 from schemas.text import plain, show_path
 
 UPDATERS = (
@@ -18,9 +18,6 @@ UPDATERS = (
 
 `unattended-upgrade-shutdown` is none of them: it waits for a shutdown as long as the machine runs.
 """
-
-_LOCK = struct.Struct("hhqqi0q")
-"""`struct flock` on Linux, with 64-bit offsets."""
 
 
 def holder(locks: Iterable[str], processes: str, commands: Commands) -> str:
@@ -72,8 +69,8 @@ def _lock_holder(path: str, processes: str, commands: Commands) -> str:
     except OSError as error:
         raise commands.error(f"look at the lock {show_path(path)}: {error.strerror}") from error
     try:
-        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = _LOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        asked = RECORD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = RECORD_LOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     except OSError as error:
         raise commands.error(f"look at the lock {show_path(path)}: {error.strerror}") from error
     finally:

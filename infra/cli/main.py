@@ -25,6 +25,7 @@ class Entry(NamedTuple):
 SECTIONS: dict[str, tuple[Entry, ...]] = {
     "Look": (
         Entry("plan", "plan", "Show what would be done now, rung by rung, with the bytes it would free."),
+        Entry("report", "report", "Tell how targets are, where that leads, and what was done about them of late."),
         Entry("watch", "watch", "Follow events as they happen."),
         Entry("audit", "audit", "Read the audit trail."),
         Entry("dlq", "dead_letters", "Read and replay messages that could not be understood."),

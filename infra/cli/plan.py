@@ -2,26 +2,38 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from bus.port import Bus, BusError
 from functions.core.remedy import AnyRemedy
 from infra.cli.chosen import function_names, functions
-from infra.cli.failures import FAILED, SOMETHING_TO_DO
+from infra.cli.failures import FAILED, SOMETHING_TO_DO, Failure
 from infra.cli.invocation import invocation
 from infra.cli.output import AsJson, print_json
 from infra.cli.plan_view import block, summary
 from infra.cli.tables import console, error_console
 from infra.hosts.local import probes_of
 from infra.hosts.preview import Preview, preview
-from schemas.remediation import Mode, Risk
+from infra.hosts.session import session
+from infra.hosts.signals import BusSignals
+from schemas.probes import ProbeError
+from schemas.remediation import Gap, Mode, Risk
+from schemas.settings.bus import BusSettings
 from schemas.settings.policy import EffectivePolicy
 from schemas.settings.root import Configuration
+from schemas.text import show_path
 
 app = typer.Typer(rich_markup_mode=None)
+
+PATIENCE = timedelta(seconds=2)
+"""For the bus: what collectors said last is worth no longer wait, a plan can do without it."""
+
+UNHEARD = "What collectors said of late is not known"
 
 
 @app.command(epilog="Examples: ansai plan · ansai plan disk.free_space --target /var · ansai plan --exit-code --json")
@@ -42,31 +54,64 @@ def plan(
     configuration, host = asked.start(), asked.host_name
     remedies = functions([function] if function else function_names(configuration), configuration)
 
-    async def main() -> list[Preview]:
+    async def main() -> tuple[list[Preview], str]:
         found: list[Preview] = []
         with _working() as tell:
-            async for each in _all(remedies, configuration, host, target, everything=everything):
-                tell(each.target)
-                found.append(each)
-        return found
+            async with _memory(configuration.bus) as (bus, why):
+                async for each in _all(remedies, configuration, host, bus, target, everything=everything):
+                    tell(each.target)
+                    found.append(each)
+        return found, why
 
-    previews = asyncio.run(main())
+    previews, why = asyncio.run(main())
     if as_json:
         print_json([each.document() for each in previews])
     else:
         _print(previews, remedies, configuration, host)
+    if why and any(not each.gap.known and not each.problem for each in previews):
+        typer.echo(f"{UNHEARD}: {why}", err=True)
     if exit_code:
         raise typer.Exit(_code(previews))
 
 
+@asynccontextmanager
+async def _memory(settings: BusSettings) -> AsyncIterator[tuple[Bus | None, str]]:
+    """The bus, where one answers soon; none, and why, where not."""
+    hasty = settings.model_copy(update={"connect_deadline": min(PATIENCE, settings.connect_deadline)})
+    async with AsyncExitStack() as stack:
+        try:
+            found: tuple[Bus | None, str] = await stack.enter_async_context(session(hasty, "ansai-plan")), ""
+        except BusError as error:
+            found = None, str(error)
+        yield found
+
+
 async def _all(
-    remedies: list[AnyRemedy], configuration: Configuration, host: str, wanted: str | None, *, everything: bool
-) -> AsyncIterator[Preview]:
-    probes = probes_of(configuration)
+    remedies: list[AnyRemedy], configuration: Configuration, host: str, bus: Bus | None, wanted: str | None, *,
+    everything: bool,
+) -> AsyncIterator[Preview]:  # fmt: skip
+    """Of several functions, one whose targets can't be listed is told as unknown, and one without the target is not.
+
+    Raises ProbeError when there is but one function, Failure when none has the target that is *wanted*.
+    """
+    probes, lacking, found = probes_of(configuration), list[str](), 0
     for remedy in remedies:
         section = getattr(configuration, remedy.section_name)
-        async for each in preview(remedy, section, host, probes, wanted=wanted, everything=everything):
-            yield each
+        signals = BusSignals(bus, host, remedy.listens) if bus is not None else None
+        try:
+            async for each in preview(
+                remedy, section, host, probes, signals=signals, wanted=wanted, everything=everything
+            ):
+                found += 1
+                yield each
+        except ProbeError as error:
+            if len(remedies) == 1:
+                raise
+            if wanted is None:
+                yield Preview(remedy.name, "", None, Gap.unknown("", str(error)), problem=str(error))
+            lacking.append(str(error))
+    if lacking and wanted is not None and not found:
+        raise Failure("; ".join(lacking))
 
 
 def _print(previews: list[Preview], remedies: list[AnyRemedy], configuration: Configuration, host: str) -> None:
@@ -74,9 +119,10 @@ def _print(previews: list[Preview], remedies: list[AnyRemedy], configuration: Co
     for remedy in remedies:
         screen.print(Text.assemble((remedy.name, "bold cyan"), f" on {host}: {remedy.title}"))
         screen.print(Text(allowed(configuration.policy.of(remedy.name, host)), style="dim"))
-        for each in previews:
-            if each.function == remedy.name:
-                screen.print(block(each))
+        ours = [each for each in previews if each.function == remedy.name]
+        names = 0 if remedy.plans_ahead else max((len(show_path(each.target)) for each in ours), default=0)
+        for each in ours:
+            screen.print(block(each, names))
         screen.print()
     screen.print(summary(previews))
 

@@ -8,51 +8,65 @@ from rich.table import Table
 from rich.text import Text
 
 from functions.core.plan import Plan, Rung
+from functions.core.shown import shown
 from infra.cli.amounts import amount, amounts
 from infra.cli.lines import STYLES
 from infra.hosts.preview import Preview
-from schemas.facts.files import Resource, Usage
-from schemas.health import Level
 from schemas.remediation import Finding
-from schemas.settings.disk import percent_of
 from schemas.text import show_path
-from schemas.units import show_size
 
 BAR = 24
 """Characters of a usage bar."""
+NAME, PERCENT, LEVEL = 14, 5, 8
+"""Characters of the other columns of a line at least."""
 FINDINGS = 12
 """Findings shown for one target; the rest are counted."""
 
 
-def header(preview: Preview) -> Table:
-    """One line about the target: name, bar, percent, level, figures."""
+def header(preview: Preview, names: int = 0) -> Table:
+    """One line about the target: name, bar, percent, level, figures, verdict.
+
+    *names*: the width of the longest one, where many such lines stand below each other.
+    """
     line = Table.grid(padding=(0, 2))
-    line.add_column(min_width=14)
-    line.add_row(Text(show_path(preview.target), style="bold"), *fullness(preview), Text(verdict(preview), style="dim"))
+    line.add_column(min_width=max(names, NAME))
+    cells = fullness(preview)
+    if names:
+        for width in (BAR, PERCENT, LEVEL):
+            line.add_column(min_width=width)
+        cells = _aligned(cells)
+    said = "" if explained(preview) else verdict(preview)
+    line.add_row(Text(show_path(preview.target) or "its targets", style="bold"), *cells, Text(said, style="dim"))
     return line
+
+
+def _aligned(cells: tuple[Text, ...]) -> tuple[Text, ...]:
+    """What `fullness` gives, as bar, percent, level and figures."""
+    none = Text("")
+    match cells:
+        case (level,):
+            return none, none, level, none
+        case (unknown, problem):
+            return unknown, none, none, problem
+        case (figures, _, level):
+            return figures, none, level, none
+    return cells
 
 
 def fullness(preview: Preview) -> tuple[Text, ...]:
     """Bar, percent, level and figures of what fills up; only the level of anything else; `unknown` when not seen."""
-    seen = preview.seen
-    if seen is None:
+    if preview.seen is None:
         return (Text("unknown", style=STYLES["unknown"]), Text(preview.problem))
-    level = getattr(seen, "level", None)
-    shown = Text(level.value, style=STYLES[level.value]) if isinstance(level, Level) else Text("")
-    usage, resource = getattr(seen, "usage", None), getattr(seen, "resource", None)
-    if not isinstance(usage, Usage) or not isinstance(resource, Resource):
-        return (shown,)
-    percent = percent_of(usage, resource)
-    if percent is None:
-        return (Text("no limit"), Text(""), shown)
-    used, total = _figures(usage, resource)
-    return bar(percent, str(shown.style)), Text(f"{percent:>3.0f} %"), shown, Text(f"{used} of {total}")
+    looks = shown(preview.seen)
+    level = Text(looks.level.value, style=STYLES[looks.level.value]) if looks.level is not None else Text("")
+    if looks.percent is not None:
+        return bar(looks.percent, str(level.style)), Text(f"{looks.percent:>3.0f} %"), level, Text(looks.figures)
+    return (Text(looks.figures), Text(""), level) if looks.figures else (level,)
 
 
-def _figures(usage: Usage, resource: Resource) -> tuple[str, str]:
-    if resource is Resource.INODES:
-        return f"{usage.inodes_used:,}", f"{usage.inodes_used + usage.inodes_available:,} inodes"
-    return show_size(usage.used), show_size(usage.used + usage.available)
+def explained(preview: Preview) -> bool:
+    """Whether the verdict is a sentence that has a line of its own."""
+    return not preview.gap.closed and not preview.problem and shown(preview.seen).reason
 
 
 def bar(percent: float, style: str, width: int = BAR) -> Text:
@@ -64,13 +78,27 @@ def bar(percent: float, style: str, width: int = BAR) -> Text:
 
 
 def verdict(preview: Preview) -> str:
-    """Whether something presses, as a few words."""
-    if not preview.gap.known:
-        return "" if preview.problem else preview.gap.reason
-    if preview.gap.closed:
+    """Whether something presses, as a few words; a whole sentence where the figures don't say it all."""
+    gap = preview.gap
+    if not gap.known:
+        return "" if preview.problem else gap.reason
+    if gap.closed:
         return "not needed now"
-    over = f"{amount(preview.gap.amount or 0, preview.gap.unit)} over target"
+    if gap.verifying:
+        return gap.reason or "healthy for now"
+    if shown(preview.seen).reason and gap.reason:
+        return gap.reason
+    over = f"{amount(gap.amount or 0, gap.unit)} over target"
     return f"{over}; advice only" if preview.plan is not None and preview.plan.advice else over
+
+
+FREED = frozenset({"bytes", "inodes"})
+"""Units of what can be freed; of others something can only be changed."""
+
+
+def effect(unit: str) -> str:
+    """`could free`, of a plan that is measured in *unit*."""
+    return "could free" if unit in FREED else "could change"
 
 
 def ladder(preview: Preview) -> Table | None:
@@ -79,8 +107,8 @@ def ladder(preview: Preview) -> Table | None:
     if plan is None or plan.empty:
         return None
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("", "rung", "candidates", "could free", "undo", "now"):
-        table.add_column(heading, justify="right" if heading in {"candidates", "could free"} else "left")
+    for heading in ("", "rung", ">candidates", f">{effect(preview.gap.unit)}", "undo", "now"):
+        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left")
     needed, position = preview.needed, 0
     for number, rung in enumerate(plan.rungs, start=1):
         run = sum(position <= each < position + len(rung.actions) for each in needed)
@@ -136,7 +164,7 @@ def findings(found: Sequence[Finding]) -> RenderableType | None:
         return None
     lines = [
         Text.assemble(
-            ("· ", "dim"), finding.title, (f" — {finding.detail}" if finding.detail else "", "dim"),
+            ("· ", "dim"), finding.title, (_detail(finding), "dim"),
             (f"\n    {_command(finding)}" if finding.command else "", "cyan"),
         )
         for finding in found[:FINDINGS]
@@ -144,6 +172,13 @@ def findings(found: Sequence[Finding]) -> RenderableType | None:
     if len(found) > FINDINGS:
         lines.append(Text(f"· and {len(found) - FINDINGS} more; all of them: --json", style="dim"))
     return Group(*lines)
+
+
+def _detail(finding: Finding) -> str:
+    """Behind the title; what has several lines stands below it."""
+    several = "\n" in finding.detail
+    detail = finding.detail.replace("\n", "\n    ")
+    return (f"\n    {detail}" if several else f" — {detail}") if detail else ""
 
 
 def _command(finding: Finding) -> str:
@@ -158,18 +193,18 @@ def totals(plan: Plan, unit: str) -> str:
     return f"{'' if exact else '≤ '}{amounts(freed)}"
 
 
-def block(preview: Preview) -> RenderableType:
-    """Everything about one target."""
-    parts: list[RenderableType] = [header(preview)]
+def block(preview: Preview, names: int = 0) -> RenderableType:
+    """Everything about one target. *names*: as for `header`."""
+    parts: list[RenderableType] = [header(preview, names)]
+    if explained(preview):
+        parts.append(Padding(Text(verdict(preview), style="dim"), (0, 0, 0, 2)))
     plan = preview.plan
     if plan is not None:
         rungs = ladder(preview)
-        inner: list[RenderableType] = (
-            [rungs] if rungs is not None else [Text("nothing here that may be cleaned", "dim")]
-        )
+        inner: list[RenderableType] = [rungs] if rungs is not None else [Text(shown(preview.seen).idle, "dim")]
         if plan.advice and preview.gap.open:
             inner.append(Text(f"advice only: {plan.advice}", style="yellow"))
-        inner += [shown for shown in [findings(plan.findings)] if shown is not None]
+        inner += [told for told in [findings(plan.findings)] if told is not None]
         parts += [Padding(part, (0, 0, 0, 2), expand=False) for part in inner]
     elif preview.problem and preview.seen is not None:
         parts.append(Padding(Text(f"no plan: {preview.problem}", style="yellow"), (0, 0, 0, 2)))
@@ -178,10 +213,11 @@ def block(preview: Preview) -> RenderableType:
 
 def summary(previews: Iterable[Preview]) -> Text:
     """The last line: what presses, and what could be freed in all."""
-    shown = list(previews)
-    pressing = [preview for preview in shown if preview.gap.open]
-    unknown = [preview for preview in shown if not preview.gap.known]
-    parts = [f"{len(shown)} targets", f"{len(pressing)} above target" if pressing else "nothing presses"]
+    every = list(previews)
+    pressing = [preview for preview in every if preview.gap.open]
+    unknown = [preview for preview in every if not preview.gap.known]
+    above = "above target" if all(preview.gap.unit in FREED for preview in pressing) else "unhealthy"
+    parts = [f"{len(every)} targets", f"{len(pressing)} {above}" if pressing else "nothing presses"]
     if unknown:
         parts.append(f"{len(unknown)} unknown")
     return Text(", ".join(parts) + ". Nothing was changed.", style="bold")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.cli.lines import STYLES, Line, line_of, read
-from infra.cli.plan_view import bar, findings, fullness, ladder, totals, verdict
+from infra.cli.plan_view import bar, effect, findings, fullness, ladder, totals, verdict
 from infra.hosts.preview import Preview
 from schemas.health import Health, Level
 from schemas.heartbeat import ComponentState, Heartbeat
@@ -45,7 +45,8 @@ class Screen:
     """Fed with messages, plans and log lines; `render` draws what it knows."""
 
     standing: Standing
-    health: dict[str, Health] = field(default_factory=dict)
+    health: dict[tuple[str, str], Health] = field(default_factory=dict)
+    """by target and type: several collectors may look at one target"""
     previews: dict[tuple[str, str], Preview] = field(default_factory=dict)
     beats: dict[str, Heartbeat] = field(default_factory=dict)
     events: deque[Line] = field(default_factory=lambda: deque(maxlen=EVENTS))
@@ -61,7 +62,7 @@ class Screen:
             return None
         line = line_of(subject, body, at)
         if event is not None and isinstance(event.data, Health):
-            before = self.health.get(event.data.target)
+            before = self.health.get(_key(event.data))
             self._health(event.data)
             if before is not None and before.level is event.data.level:
                 return None
@@ -81,7 +82,7 @@ class Screen:
             self.beats[beat.component] = beat
 
     def _health(self, health: Health) -> None:
-        self.health[health.target] = health
+        self.health[_key(health)] = health
         percent = getattr(health, "percent", None)
         if percent is not None:
             self.history.setdefault(health.target, deque(maxlen=SAMPLES)).append(float(percent))
@@ -120,12 +121,10 @@ class Screen:
 
     def _targets(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-        targets = dict.fromkeys([*(target for _, target in self.previews), *self.health])
         previews = {target: preview for (_, target), preview in self.previews.items()}
-        for target in targets:
-            table.add_row(
-                Text(show_path(target), style="bold"), *self._cells(previews.get(target), self.health.get(target))
-            )
+        told = {target: health for (target, _), health in sorted(self.health.items(), key=_worst_last)}
+        for target in dict.fromkeys([*previews, *(target for target, _ in self.health)]):
+            table.add_row(Text(show_path(target), style="bold"), *self._cells(previews.get(target), told.get(target)))
         return table
 
     def _cells(self, preview: Preview | None, health: Health | None) -> Sequence[Text]:
@@ -147,10 +146,19 @@ class Screen:
         return (*state, trend, Text(words, style="dim"))
 
 
+def _key(health: Health) -> tuple[str, str]:
+    return health.target, health.type_name()
+
+
+def _worst_last(told: tuple[tuple[str, str], Health]) -> int:
+    return told[1].level.rank
+
+
 def could(preview: Preview) -> str:
     """`could free 3.2 GiB`, and whether it is needed."""
     assert preview.plan is not None
-    return f"could free {totals(preview.plan, preview.gap.unit)}; {verdict(preview)}"
+    unit = preview.gap.unit
+    return f"{effect(unit)} {totals(preview.plan, unit)}; {verdict(preview)}"
 
 
 def sparkline(samples: Sequence[float] | deque[float]) -> str:

@@ -22,6 +22,7 @@ from infra.cli.screen import Screen, Standing
 from infra.cli.tables import console
 from infra.hosts.local import probes_of
 from infra.hosts.preview import Preview, preview
+from infra.hosts.signals import BusSignals
 from infra.hosts.station import Station
 from schemas.probes import ProbeError
 from schemas.settings.root import Configuration
@@ -70,7 +71,7 @@ async def _feed(screen: Screen, bus: Bus, remedies: list[AnyRemedy], configurati
     """Fill *screen* from the bus and from a first look at every target, until it is cancelled."""
     async with asyncio.TaskGroup() as group:
         group.create_task(_hear(screen, bus, told))
-        group.create_task(_plan(screen, remedies, configuration, told))
+        group.create_task(_plan(screen, bus, remedies, configuration, told))
 
 
 async def _hear(screen: Screen, bus: Bus, told: Told) -> None:
@@ -81,12 +82,15 @@ async def _hear(screen: Screen, bus: Bus, told: Told) -> None:
             told(line)
 
 
-async def _plan(screen: Screen, remedies: list[AnyRemedy], configuration: Configuration, told: Told) -> None:
-    probes = probes_of(configuration)
+async def _plan(
+    screen: Screen, bus: Bus, remedies: list[AnyRemedy], configuration: Configuration, told: Told
+) -> None:  # fmt: skip
+    probes, host = probes_of(configuration), screen.standing.host
     for remedy in remedies:
+        signals = BusSignals(bus, host, remedy.listens)
         try:
             async for each in preview(
-                remedy, getattr(configuration, remedy.section_name), screen.standing.host, probes
+                remedy, getattr(configuration, remedy.section_name), host, probes, signals=signals
             ):
                 screen.look(each)
                 told(each)

@@ -4,27 +4,57 @@ from collections.abc import Iterable, MutableMapping
 from datetime import datetime
 from functools import cached_property
 
-from functions.core.ports import CommandTools, ContainerTools, FileTools, JournalTools, LogRotationTools, PackageTools
+from functions.core.ports import (
+    CommandTools,
+    ContainerTools,
+    ControlGroupTools,
+    FileTools,
+    JournalTools,
+    LogRotationTools,
+    PackageTools,
+    ProcessTools,
+    UnitTools,
+)
 from infra.hosts.function_host import Machine
-from schemas.probes import CommandProbe, ContainerProbe, FileProbe, JournalProbe, LogRotationProbe, PackageProbe
+from schemas.probes import (
+    CommandProbe,
+    ContainerProbe,
+    FileProbe,
+    JournalProbe,
+    LogRotationProbe,
+    MemoryProbe,
+    PackageProbe,
+    ProcessProbe,
+    UnitProbe,
+)
 from schemas.settings.bus import state_directory
 from schemas.settings.root import Configuration
 
 Runs = MutableMapping[tuple[str, str], datetime]
 """(function, target) → when its latest command ended: what the tools of a machine tell its probes."""
 
+CGROUP_ROOT = "/sys/fs/cgroup"
+
 
 class LocalProbes:
     """Implements `schemas.probes.Probes`. *own* are directories of ours, which are never cleaned.
 
     *obsolete*: ask apt what autoclean would remove, which reads all its lists and takes seconds. *runs*: those of
-    the tools beside it; without tools nothing runs.
+    the tools beside it; without tools nothing runs. *cgroup_root*: where control groups are mounted.
     """
 
-    def __init__(self, own: Iterable[str] = (), *, obsolete: bool = False, runs: Runs | None = None) -> None:
+    def __init__(
+        self,
+        own: Iterable[str] = (),
+        *,
+        obsolete: bool = False,
+        runs: Runs | None = None,
+        cgroup_root: str = CGROUP_ROOT,
+    ) -> None:
         self._own = tuple(own)
         self._obsolete = obsolete
         self._runs = runs if runs is not None else {}
+        self._cgroup_root = cgroup_root
 
     @cached_property
     def files(self) -> FileProbe:
@@ -54,7 +84,7 @@ class LocalProbes:
     def containers(self) -> ContainerProbe:
         from infra.adapters.containers import Containers
 
-        return Containers()
+        return Containers(groups=self.memory)
 
     @cached_property
     def commands(self) -> CommandProbe:
@@ -62,13 +92,32 @@ class LocalProbes:
 
         return CustomChecks(self._runs)
 
+    @cached_property
+    def units(self) -> UnitProbe:
+        from infra.adapters.systemd import Systemd
+
+        return Systemd()
+
+    @cached_property
+    def memory(self) -> MemoryProbe:
+        from infra.adapters.cgroups import ControlGroups
+
+        return ControlGroups(self._cgroup_root)
+
+    @cached_property
+    def processes(self) -> ProcessProbe:
+        from infra.adapters.processes import Processes
+
+        return Processes(self._cgroup_root)
+
 
 class LocalTools:
-    """Implements `functions.core.ports.Tools`. *own* and *runs* as for `LocalProbes`."""
+    """Implements `functions.core.ports.Tools`. *own*, *runs* and *cgroup_root* as for `LocalProbes`."""
 
-    def __init__(self, own: Iterable[str] = (), *, runs: Runs | None = None) -> None:
+    def __init__(self, own: Iterable[str] = (), *, runs: Runs | None = None, cgroup_root: str = CGROUP_ROOT) -> None:
         self._own = tuple(own)
         self._runs = runs if runs is not None else {}
+        self._cgroup_root = cgroup_root
 
     @cached_property
     def files(self) -> FileTools:
@@ -105,6 +154,24 @@ class LocalTools:
         from infra.adapters.custom_commands import CustomCommands
 
         return CustomCommands(self._runs)
+
+    @cached_property
+    def units(self) -> UnitTools:
+        from infra.adapters.systemd import SystemdTools
+
+        return SystemdTools(control_groups=self._cgroup_root)
+
+    @cached_property
+    def processes(self) -> ProcessTools:
+        from infra.adapters.process_signals import ProcessSignals
+
+        return ProcessSignals()
+
+    @cached_property
+    def control_groups(self) -> ControlGroupTools:
+        from infra.adapters.cgroups import ControlGroupWriter
+
+        return ControlGroupWriter(self._cgroup_root)
 
 
 def own_directories(configuration: Configuration) -> tuple[str, ...]:

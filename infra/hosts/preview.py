@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from collectors.core.thread import in_daemon_thread
 from functions.core.plan import Plan
+from functions.core.ports import Signals
 from functions.core.remedy import AnyRemedy, Case, is_glob, match_target
 from schemas.facts.files import Fact
 from schemas.probes import ProbeError, Probes
@@ -91,18 +92,22 @@ async def with_plan(remedy: AnyRemedy, case: Case[Any], seen: Preview, probes: P
 
 
 async def preview(
-    remedy: AnyRemedy, section: Any, host: str, probes: Probes, *, wanted: str | None = None, everything: bool = False
-) -> AsyncIterator[Preview]:
+    remedy: AnyRemedy, section: Any, host: str, probes: Probes, *, signals: Signals | None = None,
+    wanted: str | None = None, everything: bool = False,
+) -> AsyncIterator[Preview]:  # fmt: skip
     """Every target in turn, first what is seen, then with its plan. Raises ProbeError when none can be listed.
 
-    What has several resources is planned for once, and for each that presses; *everything* plans for all of them.
+    What has several resources is planned for once, and for each that presses; *everything* plans for all of them, and
+    so does a name that is *wanted*. Without *signals* nothing is known of what collectors said.
     """
     planned: set[str] = set()
     for target in await targets(remedy, section, probes, wanted):
-        case = Case(host, target, section, datetime.now(UTC))
+        heard = await signals.latest(target) if signals is not None else None
+        case = Case(host, target, section, datetime.now(UTC), heard=heard)
         seen = await look(remedy, case, probes)
         thing = target.partition(":")[2] or target
-        if seen.seen is None or (thing in planned and not seen.pressing and not everything and wanted is None):
+        presses = seen.pressing or thing not in planned if remedy.plans_ahead else seen.gap.open
+        if seen.seen is None or not (presses or everything or wanted is not None):
             yield seen
             continue
         planned.add(thing)

@@ -1,13 +1,18 @@
 """A connection to the bus for as long as a command needs it."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
-from bus.jetstream import JetStreamBus, connect
 from bus.port import Unavailable
 from schemas.settings.bus import BusSettings
+
+if TYPE_CHECKING:
+    from bus.jetstream import JetStreamBus
 
 
 @asynccontextmanager
@@ -29,6 +34,8 @@ async def session(settings: BusSettings, name: str, *, start: bool = False) -> A
 
             server = await stack.enter_async_context(EmbeddedServer(settings.embedded))
             url = server.url
+        from bus.jetstream import connect  # nor is the client by those who have none
+
         bus = await connect(settings, name=name, url=url)
         stack.push_async_callback(bus.close)
         yield bus

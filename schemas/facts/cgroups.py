@@ -28,6 +28,7 @@ class ControlGroupMemory(Fact):
     """usage without the inactive file cache, which goes for the asking; no less than anonymous memory"""
     anonymous: int
     file: int = 0
+    """page cache without shared memory"""
     shared: int = 0
     """shmem: files in tmpfs count here"""
     swap: int = 0
@@ -36,16 +37,17 @@ class ControlGroupMemory(Fact):
     limit: int | None = None
     """the smallest maximum on the path to the root"""
     limit_at: PathText = ""
-    """whose that is"""
+    """whose that is; empty when it is set above all that can be seen from here"""
     maximum: int | None = None
     """this group's own"""
     high: int | None = None
     """this group's own; version 2 only"""
     high_events: int | None = None
-    """how often it was throttled for `high`"""
+    """how often it was throttled for its own `high`"""
     out_of_memory_kills: int | None = None
+    """in it and below; version 1 forgets those of groups that are gone"""
     failures: int | None = None
-    """how often the maximum was met (memory.events max, memory.failcnt)"""
+    """how often its own maximum was met (memory.events.local max, memory.failcnt with memory.memsw.failcnt)"""
     pressure: Pressure | None = None
     processes: tuple[int, ...] = ()
     """process ids in it and below"""

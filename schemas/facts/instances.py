@@ -15,7 +15,7 @@ SHORT_ID = 12
 
 
 def instance_of_unit(unit: Unit) -> str:
-    """systemd's InvocationID; empty when it has not run since it was loaded."""
+    """Its InvocationID; empty when it has not run since it was loaded."""
     return _fitting(unit.invocation)
 
 

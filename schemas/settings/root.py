@@ -8,7 +8,9 @@ from schemas.settings.base import Settings
 from schemas.settings.bus import BusSettings
 from schemas.settings.custom import CustomActions
 from schemas.settings.disk import DiskMonitoring
+from schemas.settings.memory import MemoryMonitoring
 from schemas.settings.policy import Policy
+from schemas.settings.services import ServiceMonitoring
 
 
 class LogFormat(StrEnum):
@@ -40,6 +42,8 @@ class Configuration(Settings):
     logging: Logging = Logging()
     policy: Policy = Policy()
     disk_monitoring: DiskMonitoring = DiskMonitoring()
+    memory_monitoring: MemoryMonitoring = MemoryMonitoring()
+    service_monitoring: ServiceMonitoring = ServiceMonitoring()
     custom_actions: CustomActions = Field(
         (), description="Commands and callables of your own; each is the function custom.<name>."
     )

@@ -19,7 +19,9 @@ from schemas.disk import DiskPressure
 from schemas.envelope import Event
 from schemas.facts.files import Resource
 from schemas.heartbeat import ComponentKind, ComponentState, Heartbeat
+from schemas.memory import MemoryPressure, MemoryTrend
 from schemas.remediation import Gap, Mode
+from schemas.services import ServiceState
 from schemas.settings.bus import BusSettings
 from schemas.trigger import Trigger
 
@@ -28,6 +30,17 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = {
     "ansai.health.disk.pressure.v1": DiskPressure(
         target="bytes:/var", level="critical", observed_at=NOW, mount="/var", resource=Resource.BYTES, percent=91
+    ),
+    "ansai.health.memory.pressure.v1": MemoryPressure(
+        target="host:memory", level="warning", observed_at=NOW, total=2**33, available=2**29, guard="earlyoom"
+    ),
+    "ansai.health.memory.trend.v1": MemoryTrend(
+        target="unit:app.service", level="critical", observed_at=NOW, instance="1f", held=900, working_set=960,
+        limit=1000, limit_at="/a\udcffb.service", seconds_to_limit=60, series_since=NOW, sparkline=(100, 900),
+    ),
+    "ansai.health.services.state.v1": ServiceState(
+        target="unit:app.service", level="critical", observed_at=NOW, unit="app.service", active="failed",
+        result="exit-code", exit_status=203, invocation="1f", findings=("it is protected",),
     ),
     "ansai.trigger.v1": Trigger(target="bytes:/var", reason="a person asked"),
     "ansai.action.v1": ActionEvent(

@@ -6,11 +6,18 @@ import fcntl
 import os
 import re
 import signal
+import struct
 from collections.abc import Iterator
 
 from schemas.probes import ProbeError
 
 _LOCK = re.compile(rb"^\d+: (?:FLOCK|POSIX|OFDLCK) .* ([0-9a-f]+):([0-9a-f]+):(\d+) \S+ \S+$", re.MULTILINE)
+
+RECORD_LOCK = struct.Struct("hhqqi0q")
+"""`struct flock` on Linux, with 64-bit offsets."""
+
+_WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+"""A filesystem without locks: nobody can hold one."""
 
 
 def locked_inodes(proc: str, device: str) -> frozenset[int]:
@@ -39,11 +46,23 @@ def lock(fd: int) -> bool:
                 return False
             if error.errno == errno.EBADF:
                 continue  # NFS wants a descriptor open for writing for an exclusive lock
-            if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
-                return True  # a filesystem without locks: nobody can hold one
+            if error.errno in _WITHOUT_LOCKS:
+                return True
             raise
         return True
     return True
+
+
+def record_locked(fd: int) -> bool:
+    """Whether another process, or another open file, has a lock of fcntl(2) on any part of the file."""
+    asked = RECORD_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        kind, *_ = RECORD_LOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    except OSError as error:
+        if error.errno in _WITHOUT_LOCKS:
+            return False
+        raise
+    return bool(kind != fcntl.F_UNLCK)
 
 
 @contextlib.contextmanager

@@ -84,9 +84,23 @@ async def test_it_is_healed_when_the_collector_says_that_it_lasted():
     assert world.incident().fixes
 
 
-async def test_it_is_treated_again_when_it_did_not_last():
+async def test_when_it_did_not_last_the_next_attempt_leaves_out_what_helped_for_a_while_only():
     world = plant()
     await hear(world, Level.CRITICAL)
+    world.tanks.water["a"] = 11
+    await pass_by(world, timedelta(hours=1))
+
+    await hear(world, Level.CRITICAL)
+
+    assert world.tanks.log == ["a", "b"]
+    assert "rung1" in world.incident().ineffective
+
+
+async def test_what_lasted_is_tried_again_the_next_time():
+    world = plant()
+    await hear(world, Level.CRITICAL)
+    await pass_by(world, timedelta(minutes=20))
+    await hear(world, Level.OK)
     world.tanks.water["a"] = 15
     await pass_by(world, timedelta(hours=1))
 

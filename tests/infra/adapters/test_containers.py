@@ -12,7 +12,7 @@ import pytest
 from functions.core.ports import ToolError
 from functions.disk.images import removable
 from infra.adapters import engine_client
-from infra.adapters.containers import ContainerCleaner, Containers, _extra_names, _time
+from infra.adapters.containers import ContainerCleaner, Containers, _extra_names
 from infra.adapters.image_users import references, users
 from schemas.probes import ProbeError
 from schemas.remediation import Outcome
@@ -382,7 +382,7 @@ def test_the_client_is_not_imported_before_there_is_an_engine():
     ],
 )
 def test_times_of_an_engine(text, time):
-    assert _time(text) == time
+    assert engine_client.moment(text) == time
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ def test_an_installed_function_is_listed_and_shown_like_ours(ansai, shop):
     listed = json.loads(ansai("functions", "list", "--json", **shop).out)
     shown = ansai("functions", "show", "shop.refill", **shop).out
 
-    assert [each["name"] for each in listed] == ["disk.free_space", "shop.refill"]
-    assert listed[1]["listens"] == ["shop.stock"]
+    (entry,) = [each for each in listed if each["name"] == "shop.refill"]
+    assert "disk.free_space" in {each["name"] for each in listed}
+    assert entry["listens"] == ["shop.stock"]
     assert "take them away again" in shown
     assert "shop_monitoring" in shown
 

@@ -18,6 +18,7 @@ from schemas.facts.files import FileItem, Resource, Root, Usage
 from schemas.health import Level
 from schemas.heartbeat import ComponentKind, ComponentState, Heartbeat
 from schemas.remediation import Finding, Gap
+from tests.infra.cli.told import failed, leaking
 
 MIB = 2**20
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -219,3 +220,15 @@ def test_the_pane_keeps_the_last_events(screen):
 
     assert "letter 29" in text
     assert "letter 19" not in text
+
+
+def test_two_signals_about_one_target_are_kept_apart_and_the_worse_one_is_shown(screen):
+    """`memory.trend` and `services.state` both tell of a unit; each is new only when its own level changes."""
+    about = [leaking(target="unit:nginx.service", level=Level.WARNING), failed()]
+    bodies = [Event[type(data)](source="/x", type=data.type_name(), data=data, time=NOW).body() for data in about]
+
+    told = [screen.hear("ansai.health.web-1.a.b.0123456789abcdef", body, NOW) for body in bodies * 3]
+
+    assert [line is not None for line in told] == [True, True, False, False, False, False]
+    (row,) = [line for line in drawn(screen.render()).splitlines() if line.startswith("unit:nginx.service")]
+    assert "critical" in row

@@ -1,0 +1,1 @@
+"""The services domain: units of systemd that failed, flap or will not start."""

@@ -1,0 +1,120 @@
+"""What is found about a unit that is down."""
+
+from functions.services.checks import CHECKS, check_of
+from functions.services.facts import Found
+from functions.services.restart_failed import REMEDY
+from schemas.facts.commands import Checked
+from schemas.facts.processes import Listener
+from schemas.settings.services import ServiceMonitoring
+from tests.functions.services.world import APP, World, case, down, process, running, seen, titles, unit
+
+PASSES = Checked(passed=True)
+
+
+def look(world, facts=None, **settings):
+    return REMEDY.survey(case(**settings), seen(unit() if facts is None else facts), world)
+
+
+def test_files_that_are_there_are_found():
+    world = World(paths={"/run/app.pid", "/run/app.lock"})
+    settings = {"app": {"stale_files": ["/run/app.lock", "/run/none.lock", "/run/app.pid"]}}
+    found = look(world, unit(pid_file="/run/app.pid"), services=settings)
+    assert found.stale_files == ("/run/app.pid", "/run/app.lock")
+
+
+def test_who_holds_its_ports_is_found_once_for_each_port():
+    held = [
+        Listener(protocol="tcp", address=f"{address}:8080", port=8080, holders=(process(),), cgroups=("/a",))
+        for address in ("0.0.0.0", "[::]")  # noqa: S104 - an address that is read
+    ]
+    other = Listener(protocol="tcp", address="127.0.0.1:1", port=1, holders=(process(8),), cgroups=("/b",))
+    found = look(World(listening=[*held, other]), services={"app": {"ports": [8080]}})
+    assert [(each.port, each.process, each.group) for each in found.holders] == [(8080, process(), "/a")]
+
+
+def test_nothing_is_stale_of_a_unit_that_runs():
+    world = World(paths={"/run/app.pid"})
+    found = look(world, running(pid_file="/run/app.pid"), services={"app": {"ports": [8080]}})
+    assert (found.stale_files, found.holders) == ((), ())
+    assert world.asked == []
+
+
+def test_what_it_needs_and_does_not_run_is_found():
+    others = (unit("db.service"), down("cache.service"), running("fine.service"), unit("x.mount"))
+    world = World({each.name: each for each in others})
+    facts = unit(
+        requires=("system.slice", "sysinit.target", "db.service", "x.mount"),
+        wants=("cache.service", "fine.service", "db.service"),
+    )
+    assert [each.name for each in look(world, facts).others] == ["db.service", "x.mount", "cache.service"]
+    assert "system.slice" not in world.asked
+
+
+def test_each_part_that_cannot_be_read_is_told_and_stops_no_other():
+    world = World(paths={"/run/app.pid"}, broken={"listeners", "db.service"})
+    facts = unit(pid_file="/run/app.pid", requires=("db.service",))
+    found = look(world, facts, services={"app": {"ports": [8080]}})
+    assert found.stale_files == ("/run/app.pid",)
+    assert titles(found) == (
+        "could not look at who holds its ports: listeners: permission denied\n"
+        "could not look at db.service: db.service: permission denied"
+    )
+
+
+# ── configuration checks ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_check_of_the_settings_takes_the_place_of_the_one_built_in():
+    settings = ServiceMonitoring(services={"nginx": {"check": ["/opt/nginx", "-t"]}})
+    assert check_of("nginx.service", settings) == ("/opt/nginx", "-t")
+    assert check_of("nginx.service", ServiceMonitoring()) == ("nginx", "-t", "-q")
+    assert check_of("postfix@-.service", ServiceMonitoring()) == ("postfix", "check")
+    assert check_of(APP, ServiceMonitoring()) is None
+
+
+def test_the_longest_glob_tells_about_a_unit():
+    settings = ServiceMonitoring(services={"*": {"ports": [1]}, "app*": {"ports": [2]}, "web": {"ports": [3]}})
+    assert settings.of(APP).ports == (2,)
+
+
+def test_the_programs_are_looked_for_where_the_systems_are():
+    assert all("/" not in argv[0] for argv in CHECKS.values())
+
+
+def test_an_answer_is_kept_whatever_it_is():
+    world = World(answers={"nginx": Checked(passed=False, said="unknown directive")})
+    check = look(world, unit("nginx.service")).check
+    assert check is not None
+    assert not check.passed
+    assert check.answer == Checked(passed=False, said="unknown directive")
+
+
+def test_a_check_that_does_not_answer_has_not_passed():
+    check = look(World(broken={"nginx -t -q"}), unit("nginx.service")).check
+    assert check is not None
+    assert not check.passed
+    assert check.trouble == "nginx -t -q: permission denied"
+
+
+def test_a_built_in_check_whose_program_is_not_here_is_none_and_is_told():
+    found = look(World(), unit("nginx.service"))
+    assert found.check is None
+    assert "is not checked before a start: there is no nginx on this machine" in titles(found)
+
+
+def test_a_check_that_was_asked_for_and_is_not_here_has_not_passed():
+    check = look(World(), services={"app": {"check": ["/opt/check"]}}).check
+    assert check is not None
+    assert not check.passed
+    assert check.trouble == "there is no program /opt/check"
+
+
+def test_no_check_is_run_for_work_that_is_never_started():
+    world = World(answers={"/opt/check": PASSES})
+    assert look(world, unit(type="oneshot"), services={"app": {"check": ["/opt/check"]}}).check is None
+
+
+def test_of_a_unit_that_is_gone_nothing_is_looked_for():
+    world = World()
+    assert REMEDY.survey(case(), seen(None), world) == Found()
+    assert world.asked == []
