@@ -50,6 +50,8 @@ def unexplained(before: Gap, after: Gap, ladder: Ladder) -> str:
     """Why the sum freed and the measured change differ, where both are known and differ noticeably."""
     if before.amount is None or after.amount is None or not ladder.done or after.reason == "foretold":
         return ""
+    if not any(before.unit in result.freed for _, result in ladder.done):
+        return ""  # what was done does not count in this unit
     freed = sum(result.freed.get(before.unit, 0) for _, result in ladder.done)
     measured = before.amount - after.amount
     if abs(freed - measured) <= EXPLAINED * max(abs(freed), abs(measured), 1):

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from infra.adapters.cgroups import MARGIN
-from infra.adapters.engine_client import Engine as Client
 from infra.adapters.engine_client import UNLIMITED, moment, said
+from infra.adapters.engine_client import Engine as Client
 from schemas.facts.containers import Container
 from schemas.facts.instances import SHORT_ID
 from schemas.probes import MemoryProbe, ProbeError

@@ -14,7 +14,7 @@ from schemas.facts.units import Unit
 from schemas.health import Level
 from schemas.probes import ProbeError
 from schemas.settings.services import ServiceMonitoring
-from tests.fakes import START, FakeClock, FakeOutlet
+from tests.fakes import FakeClock, FakeOutlet
 
 BOOT = 1000.0  # seconds of the monotonic clock at START
 EVERY = timedelta(seconds=15)

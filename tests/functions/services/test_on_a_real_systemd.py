@@ -1,4 +1,4 @@
-"""Units that really crash, on a real systemd: the collector hears of it, the engine acts, and systemd has the last word."""
+"""Units that really crash, on a real systemd: the collector sees it, the engine acts, systemd has the last word."""
 
 import socket
 import sys

@@ -25,7 +25,7 @@ def test_files_that_are_there_are_found():
 def test_who_holds_its_ports_is_found_once_for_each_port():
     held = [
         Listener(protocol="tcp", address=f"{address}:8080", port=8080, holders=(process(),), cgroups=("/a",))
-        for address in ("0.0.0.0", "[::]")  # noqa: S104 - an address that is read
+        for address in ("0.0.0.0", "[::]")
     ]
     other = Listener(protocol="tcp", address="127.0.0.1:1", port=1, holders=(process(8),), cgroups=("/b",))
     found = look(World(listening=[*held, other]), services={"app": {"ports": [8080]}})

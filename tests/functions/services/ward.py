@@ -1,4 +1,4 @@
-"""The function and its collector, with the real engine, on a real systemd: they read and act inside of its namespaces."""
+"""The function, its collector and the real engine on a real systemd: they read and act in its namespaces."""
 
 import asyncio
 import pickle

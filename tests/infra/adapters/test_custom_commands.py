@@ -286,3 +286,37 @@ def test_the_directory_of_a_callable_is_no_place_for_modules(tmp_path):
 
 def test_a_callable_that_is_not_there_fails_in_words():
     assert "ModuleNotFoundError: No module named 'no_such_package'" in run(call="no_such_package:x", stdin="{}").reason
+
+
+# ── checks of a configuration ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def checked(*argv: str, **fields):
+    return CustomChecks({}).check(Command(argv=argv, **{"timeout": 30, **fields}))
+
+
+def test_a_configuration_passes_with_status_0_and_fails_with_any_other(script):
+    assert checked(script("exit 0")).passed
+    for status in (1, 2, 255):
+        assert not checked(script(f"exit {status}", name=f"status{status}")).passed
+
+
+def test_a_check_says_why_in_the_line_before_the_one_that_only_says_that_it_failed(script):
+    answer = checked(script("echo warming up; echo line 7: no such word >&2; echo; echo test failed >&2; exit 1"))
+
+    assert answer.said == "line 7: no such word; test failed"
+
+
+def test_a_silent_check_says_how_it_ended(script):
+    assert checked(script("exit 3")).said == "status 3"
+    assert checked(script("kill -9 $$")).said == "signal SIGKILL"
+
+
+def test_a_program_without_a_path_is_one_of_the_systems_or_none():
+    assert checked("true").passed
+    assert checked("no-such-check") is None
+
+
+def test_a_check_that_hangs_is_no_answer(script):
+    with pytest.raises(ProbeError, match=r"did not end within 0\.2 s"):
+        checked(script("sleep 1000"), timeout=0.2)
