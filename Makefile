@@ -6,10 +6,10 @@ compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --
 extras := --extra server --extra logs --extra containers
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv up demo test coverage lint format bench schemas lock clean
+.PHONY: help install venv up demo test test-kernel coverage lint format bench schemas lock clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 install: ## Install ANSAI into .venv, pinned by hashes; does nothing when it is there
 	@sh infra/setup/environment.sh run
@@ -26,6 +26,9 @@ demo: install ## Fill a small real filesystem and watch the real functions heal 
 test: venv ## Install what tests need (asks first, apt only as root) and run them; ARGS='-k disk'
 	@$(python) -m tests.components install
 	@exec $(python) -m pytest $(ARGS)
+
+test-kernel: venv ## Tests that need control groups v2, on an emulated kernel: minutes, and no part of `make test`
+	@exec $(python) -m tests.kernel $(ARGS)
 
 coverage: venv ## The tests again, with the lines and branches that none of them ran
 	@$(python) -m coverage erase

@@ -24,6 +24,10 @@ class ProbeError(Exception):
     """A read that did not give an answer: the truth is unknown. The text says what was read and what was seen."""
 
 
+class Absent(ProbeError):
+    """What would be asked does not exist on this machine, which is no trouble: it has no such targets."""
+
+
 @dataclass
 class Walk:
     """What one walk looks for, and, while it is iterated, what it passed by and why.
@@ -153,7 +157,7 @@ class CommandProbe(Protocol):
 
 
 class UnitProbe(Protocol):
-    """systemd. Every method raises ProbeError where systemd does not run, or does not answer."""
+    """systemd. Every method raises ProbeError where it does not answer, and Absent where it does not run."""
 
     def services(self, globs: Collection[str]) -> list[Unit]:
         """Service units that systemd has loaded and that match one of *globs*."""

@@ -13,7 +13,7 @@ from schemas.facts.instances import instance_of_container, instance_of_processes
 from schemas.facts.processes import ProcessIdentity
 from schemas.facts.units import Unit
 from schemas.health import Level
-from schemas.probes import ProbeError, Probes
+from schemas.probes import Absent, ProbeError, Probes
 from schemas.settings.memory import MemoryMonitoring
 
 RUNNING = frozenset({"active", "reloading", "refreshing"})
@@ -25,13 +25,15 @@ HOST = "host"
 def targets(settings: MemoryMonitoring, probes: Probes) -> list[str]:
     """The services that the settings watch and that are here now.
 
-    A host may lack systemd, or containers; ProbeError is raised when nothing at all could be found because of it.
+    A host may lack systemd, or containers. Raises ProbeError when nothing at all could be found, since one is silent.
     """
     found: list[str] = []
     problems: list[str] = []
     for source in (_units, _containers, _matches):
         try:
             found += [target for target in source(settings, probes) if settings.watches(target)]
+        except Absent:
+            continue
         except ProbeError as error:
             problems.append(str(error))
     if problems and not found:

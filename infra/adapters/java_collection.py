@@ -16,8 +16,8 @@ def collect(files: ProcessFiles, commands: Commands, timeout: float) -> tuple[Ou
 
     jcmd wakes the machine up by SIGQUIT, which ends a process that does not expect it: so only one that has the
     library of a Java machine mapped, and a handler for the signal (there is none with -Xrs). Nothing pins the number
-    for jcmd; it is run right after the checks. Raises OSError when the process ended, ToolError in the time that
-    jcmd takes too long or fails.
+    for jcmd; it is run right after the checks. Raises OSError when the process ended, ToolError when jcmd
+    can't be started or takes too long.
     """
     if not files.maps_library(LIBRARY):
         return Outcome.REFUSED, f"it is no Java machine: it has no {LIBRARY} mapped"
@@ -30,12 +30,18 @@ def collect(files: ProcessFiles, commands: Commands, timeout: float) -> tuple[Ou
         return Outcome.REFUSED, f"jcmd has to run as its user {identity.user}, which needs root; this is {os.geteuid()}"
     argv = ("jcmd", str(files.pid), "GC.run")
     completed = commands.finish(commands.start(argv, identity=identity), argv, timeout)
-    said = plain(" ".join(f"{completed.stdout} {completed.stderr}".split()))
+    said = _said(f"{completed.stdout}\n{completed.stderr}")
     if completed.status != 0:
         return Outcome.FAILED, f"jcmd GC.run ended with {completed.ending}: {said or 'silent'}"
     if "disabled" in said.lower():
         return Outcome.REFUSED, f"it refuses to collect garbage when asked: {said}"
     return Outcome.DONE, said
+
+
+def _said(output: str) -> str:
+    """In one line, without the places in the code from which jcmd gave up."""
+    lines = (line.strip() for line in output.splitlines())
+    return plain(" ".join(line for line in lines if line and not line.startswith("at ")))
 
 
 def identity_of(files: ProcessFiles) -> Identity | None:

@@ -12,7 +12,7 @@ from infra.adapters.systemd_changes import Ending, Limits, Verdict
 from infra.adapters.systemd_units import PROPERTIES, is_glob, is_name, units_in
 from schemas.facts.cgroups import ControlGroupMemory
 from schemas.facts.units import Unit
-from schemas.probes import ProbeError
+from schemas.probes import Absent, ProbeError
 from schemas.remediation import ItemResult, Outcome
 from schemas.text import plain, show_path
 
@@ -178,7 +178,8 @@ def _show(commands: Commands, runtime: str, patterns: Sequence[str]) -> list[Uni
     as not found.
     """
     if not os.path.isdir(runtime):
-        raise commands.error(
+        error = Absent if commands.error is ProbeError else commands.error
+        raise error(
             f"ask systemd for units: it does not run here, there is no {show_path(runtime)};"
             " run ansai on the host itself, or leave its functions for units out"
         )

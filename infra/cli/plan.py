@@ -21,7 +21,7 @@ from infra.hosts.local import probes_of
 from infra.hosts.preview import Preview, preview
 from infra.hosts.session import session
 from infra.hosts.signals import BusSignals
-from schemas.probes import ProbeError
+from schemas.probes import Absent, ProbeError
 from schemas.remediation import Gap, Mode, Risk
 from schemas.settings.bus import BusSettings
 from schemas.settings.policy import EffectivePolicy
@@ -107,7 +107,9 @@ async def _all(
         except ProbeError as error:
             if len(remedies) == 1:
                 raise
-            if wanted is None:
+            if isinstance(error, Absent):
+                error_console().print(f"{remedy.name} has nothing to do here: {error}", style="dim", highlight=False)
+            elif wanted is None:
                 yield Preview(remedy.name, "", None, Gap.unknown("", str(error)), problem=str(error))
             lacking.append(str(error))
     if lacking and wanted is not None and not found:

@@ -183,10 +183,13 @@ def own_directories(configuration: Configuration) -> tuple[str, ...]:
 def probes_of(configuration: Configuration, runs: Runs | None = None) -> LocalProbes:
     """What may be read on this machine."""
     obsolete = configuration.disk_monitoring.auto_cleanup.package_cache == "auto"
-    return LocalProbes(own_directories(configuration), obsolete=obsolete, runs=runs)
+    groups = configuration.memory_monitoring.cgroup_root
+    return LocalProbes(own_directories(configuration), obsolete=obsolete, runs=runs, cgroup_root=groups)
 
 
 def machine_of(configuration: Configuration, host: str) -> Machine:
     """What the functions of this machine, called *host*, may read and change."""
     runs: Runs = {}
-    return Machine(host, probes_of(configuration, runs), LocalTools(own_directories(configuration), runs=runs))
+    groups = configuration.memory_monitoring.cgroup_root
+    tools = LocalTools(own_directories(configuration), runs=runs, cgroup_root=groups)
+    return Machine(host, probes_of(configuration, runs), tools)

@@ -72,7 +72,7 @@ def ending(unit: Unit) -> str:
 
 
 def _gave_up(unit: Unit) -> str:
-    within = show_duration(unit.start_limit_interval) if unit.start_limit_interval else "all time"
+    within = show_duration(unit.start_limit_interval)
     return (
         f"systemd started it again {unit.restarts} times and gave up, {unit.start_limit_burst} in {within} is its limit"
     )

@@ -5,6 +5,7 @@ systemd starts the tests, by default those of tests/kernel/inside, and powers th
 pytest's, or 1 when the tests could not be run to their end. `make test-kernel` calls it.
 """
 
+import platform
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ PATIENCE = 1800.0
 _OPTIONS = ("-o", "python_files=test_*.py check_*.py", "-p", "no:cacheprovider", "-v", "--color=no")
 
 
+def _other_machine() -> str:
+    return "" if platform.machine() == "x86_64" else f"this is {platform.machine()}, whose kernel is another one"
+
+
 def _absent_packages() -> str:
     absent = root_file_system.missing_packages()
     return f"{', '.join(absent)} not installed" if absent else ""
@@ -31,6 +36,7 @@ def _absent_packages() -> str:
 
 _SAME_PYTHON = "make clean, then make PYTHON=/usr/bin/python3 test-kernel"
 COMPONENTS = (
+    Component("x86-64", "the same programs here and there", _other_machine, otherwise="run it on such a machine"),
     Component("qemu", "a machine of its own", command(virtual_machine.PROGRAM), ("qemu-system-x86",)),
     Component("depmod", "modules of its kernel", command("depmod"), ("kmod",)),
     Component("setpriv", "a machine that ends with its test", command("setpriv"), ("util-linux",)),
@@ -52,7 +58,7 @@ def main(arguments: list[str]) -> int:
         kernel = debian_kernel.kernel(cache)
         base = root_file_system.base(cache, kernel)
         with tempfile.NamedTemporaryFile(dir=cache, suffix=".initrd") as image:
-            root_file_system.write_image(image, base, [*_OPTIONS, *(arguments or INSIDE)])
+            root_file_system.write_image(image.file, base, [*_OPTIONS, *(arguments or INSIDE)])
             image.flush()
             print(f"Booting {kernel.name} under {_version()} …", flush=True)
             run = virtual_machine.run(kernel, Path(image.name), cache / "console.log", PATIENCE, sys.stdout)

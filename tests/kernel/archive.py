@@ -7,7 +7,7 @@ Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 import os
 import stat
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 _ALIGNMENT = 4  # of names and contents
 _BLOCK = 512  # of an archive, so that another may follow
@@ -17,7 +17,7 @@ _TRAILER = "TRAILER!!!"
 class Archive:
     """Entries are written once: who comes first wins. Directories above an entry come by themselves."""
 
-    def __init__(self, output: BinaryIO) -> None:
+    def __init__(self, output: IO[bytes]) -> None:
         self._output = output
         self._names: set[str] = set()
         self._size = 0

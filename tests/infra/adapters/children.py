@@ -35,8 +35,8 @@ def children() -> Iterator[Start]:
             process.communicate()
 
 
-IDLE = "import signal; print('ready', flush=True); signal.pause()"
-"""Waits for a signal, of which it handles none."""
+IDLE = "import signal, time; print('ready', flush=True)\nwhile 1: time.sleep(0.05)"
+"""Waits for a signal, of which it handles none. A handler that is put before it runs within those milliseconds."""
 
 TOUCHY = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\nwhile 1: signal.pause()"

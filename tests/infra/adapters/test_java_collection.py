@@ -2,7 +2,7 @@
 
 No Java machine is needed. Refusals are tried on real processes that are none; for the rest a copy of another
 library by the name of libjvm.so is mapped by a process, and a stand-in for jcmd on a search path of the test's own
-writes down its arguments and its user. What a real jcmd answers was seen with OpenJDK 17 and is repeated by it.
+writes down its arguments and its user. It says what jcmd of OpenJDK 17 says, with which the same was seen by hand.
 """
 
 import os
@@ -54,7 +54,7 @@ def library(directory):
 def jcmd(directory):
     """jcmd(answer, status): a stand-in; returns the tools that find it, and the file it writes to."""
 
-    def make(answer: str = "Command executed successfully", status: int = 0):
+    def make(answer: str = "Command executed successfully", status: int | str = 0):
         log, program = directory / "log", directory / "jcmd"
         log.touch()
         log.chmod(0o666)
@@ -138,9 +138,16 @@ def test_a_machine_that_was_told_to_refuse_is_not_done(start, jcmd, library):
 
 
 def test_a_jcmd_that_fails_is_a_failure(start, jcmd, library):
-    tools, _ = jcmd("Unable to open socket file", 1)
+    tools, _ = jcmd("com.sun.tools.attach.AttachNotSupportedException: no\n\tat jdk.attach/sun.Provider(P.java:1)", 1)
 
     result = tools.collect_java(identity(start(MACHINE, library)), 30)
 
     assert result.outcome is Outcome.FAILED
-    assert result.reason == "jcmd GC.run ended with status 1: Unable to open socket file"
+    assert result.reason == ("jcmd GC.run ended with status 1: com.sun.tools.attach.AttachNotSupportedException: no")
+
+
+def test_a_jcmd_that_takes_too_long_is_an_error(start, jcmd, library):
+    tools, _ = jcmd(status="$(sleep 1000)")
+
+    with pytest.raises(ToolError, match=r"jcmd \d+ GC.run did not end within 0.5 s and was killed"):
+        tools.collect_java(identity(start(MACHINE, library)), 0.5)

@@ -30,9 +30,7 @@ def identity(child):
 
 
 async def test_a_signal_with_a_handler_is_sent(start):
-    child = start(
-        "import signal; signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True));" + IDLE + "\ninput()"
-    )
+    child = start("import signal; signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True));" + IDLE)
 
     result = TOOLS.signal(identity(child), "SIGUSR1")
 
@@ -94,7 +92,7 @@ def test_one_that_ends_on_sigterm_is_not_killed(start):
 def test_its_own_clean_up_is_waited_for(start):
     child = start(
         "import signal, sys, time\ndef stop(*_):\n    time.sleep(0.3)\n    sys.exit(7)\n"
-        "signal.signal(signal.SIGTERM, stop); print(1, flush=True); signal.pause()"
+        f"signal.signal(signal.SIGTERM, stop); {IDLE}"
     )
 
     assert TOOLS.end(identity(child), 30).outcome is Outcome.DONE

@@ -198,7 +198,7 @@ def test_the_oldest_match_comes_first_and_secrets_are_not_shown(start):
     first, second = (start(IDLE, mark, "--password", "hunter2") for _ in range(2))
     start(IDLE, "another")
 
-    found = PROBE.matching(f"signal.pause.* {mark} --password hunter2$")
+    found = PROBE.matching(f"sleep.* {mark} --password hunter2$")
 
     assert [each.pid for each in found] == [first.pid, second.pid]
     assert found[0] == PROBE.identity(first.pid)

@@ -23,9 +23,7 @@ async def test_a_service_reads_as_the_kernel_has_it(machine, memory):
     main = int((await machine.show("web.service", "MainPID"))["MainPID"])
     await until(lambda: memory("web.service").anonymous >= 48 * MIB, lambda: memory("web.service"))
 
-    await until(
-        lambda: told(memory("web.service")) == of_the_kernel("/system.slice/web.service")
-    )  # it grows to its end
+    await until(lambda: told(memory("web.service")) == of_the_kernel("/system.slice/web.service"))
 
     seen = memory("web.service")
     assert (seen.path, seen.version, seen.processes) == ("/system.slice/web.service", 2, (main,))
