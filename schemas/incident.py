@@ -96,7 +96,9 @@ class Incident(Value):
     last_plan: str = ""
     refusals: tuple[Text, ...] = Field((), description="Rules that stood in the way since the last attempt: told once.")
     ineffective: dict[str, datetime] = Field(default_factory=dict, description="Rung → not to be tried again before.")
-    watched: Text = Field("", description="Rung after which it was healthy for now; it did not last when it opens again.")
+    watched: Text = Field(
+        "", description="Rung after which it was healthy for now; it did not last when it opens again."
+    )
     samples: tuple[Sample, ...] = Field((), description="The latest looks, oldest first.")
     changes: tuple[datetime, ...] = Field((), description="When it became unhealthy or healthy, the latest ones.")
     flapping: bool = False

@@ -21,16 +21,16 @@ SERVICE = "com.docker.compose.service"
 def running(client: Client, groups: MemoryProbe) -> list[Container]:
     """Those that end meanwhile are left out."""
     told = (client.container(each["Id"]) for each in client.running())
-    return [_container(each, groups) for each in told if each is not None and _runs(each)]
+    return [_container(client.name, each, groups) for each in told if each is not None and _runs(each)]
 
 
 def found(client: Client, name: str, groups: MemoryProbe) -> Container | None:
     """By its name, not by the beginning of its id, which engines take as well."""
     told = client.container(name)
-    return _container(told, groups) if told is not None and _name(told) == name and _runs(told) else None
+    return _container(client.name, told, groups) if told is not None and _name(told) == name and _runs(told) else None
 
 
-def _container(told: Mapping[str, Any], groups: MemoryProbe) -> Container:
+def _container(engine: str, told: Mapping[str, Any], groups: MemoryProbe) -> Container:
     state, host = told["State"], told.get("HostConfig") or {}
     configuration = told.get("Config") or {}
     labels = configuration.get("Labels") or {}
@@ -42,6 +42,7 @@ def _container(told: Mapping[str, Any], groups: MemoryProbe) -> Container:
         restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "",
         memory_limit=_limit(host.get("Memory")), memory_swap_limit=_limit(host.get("MemorySwap")),
         project=next((labels[label] for label in PROJECTS if label in labels), ""), service=labels.get(SERVICE, ""),
+        engine=engine,
     )  # fmt: skip
 
 

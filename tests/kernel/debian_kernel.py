@@ -43,7 +43,7 @@ def module_files(image: Path, wanted: Collection[str]) -> list[tuple[Path, str]]
     needs = {file: others.split() for file, _, others in lines}
     files = {file for name in wanted for file in needs if Path(file).name.partition(".")[0] == name}
     files |= {other for file in files for other in needs[file]}  # all of them, not only the next ones
-    files |= {path.name for path in directory.glob("modules.*")}
+    files |= {path.name for path in directory.glob("modules.*.bin")}
     return [(directory / file, f"/usr/lib/modules/{directory.name}/{file}") for file in sorted(files)]
 
 

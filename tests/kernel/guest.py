@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-DISKS = {"zram0": 512, "zram1": 256}
-"""Name → MiB of disks that are compressed memory: one to swap to, one with a file system."""
+SWAP, DISK = "/dev/zram0", "/dev/zram1"
+"""compressed memory: to swap to, for the tests that switch it on, and with a file system"""
+SIZES = {SWAP: "512M", DISK: "256M"}
 SCRATCH = "/srv"
 """where that is mounted; the rest of the files are in memory, and have no page cache apart from themselves"""
 ARGUMENTS = "/opt/arguments.json"
@@ -20,10 +21,9 @@ _TOLD = 40  # lines of the kernel's log, when a test failed
 
 
 def prepare_disks() -> None:
-    for name, size in DISKS.items():
-        Path(f"/sys/block/{name}/disksize").write_text(f"{size}M")
-    swap, disk = (f"/dev/{name}" for name in DISKS)
-    for argv in (["mkswap", swap], ["swapon", swap], ["mkfs.ext4", "-q", disk], ["mount", disk, SCRATCH]):
+    for device, size in SIZES.items():
+        Path("/sys/block", Path(device).name, "disksize").write_text(size)
+    for argv in (["mkswap", SWAP], ["mkfs.ext4", "-q", DISK], ["mount", DISK, SCRATCH]):
         subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
 
 

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 
 from tests.kernel.archive import Archive
 from tests.kernel.debian_kernel import module_files
-from tests.kernel.guest import ARGUMENTS, DISKS
+from tests.kernel.guest import ARGUMENTS, SIZES
 
 PACKAGES = (
     "systemd", "dbus", "python3", "util-linux", "mount", "coreutils", "procps", "findutils", "grep", "sed", "dash",
@@ -65,7 +65,7 @@ _WRITTEN = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "/etc/systemd/system/ansai-tests.service": _UNIT,
     "/etc/modules-load.d/ansai-tests.conf": "".join(f"{name}\n" for name in MODULES),
-    "/etc/modprobe.d/ansai-tests.conf": f"options zram num_devices={len(DISKS)}\n",
+    "/etc/modprobe.d/ansai-tests.conf": f"options zram num_devices={len(SIZES)}\n",
     f"/etc/systemd/system/{TARGET}": "[Unit]\nRequires=ansai-tests.service\nAfter=ansai-tests.service\n",
 }
 

@@ -25,7 +25,7 @@ async def run(configuration: Path, host: str, scale: float, names: list[str]) ->
     remedies = [functions.load(name) for name in names if name in functions.names()]
     eyes = [collectors.load(name) for name in names if name in collectors.names()]
     async with station(settings, host, remedies, eyes, clock=SystemClock(scale)):
-        print("ready", flush=True)  # noqa: T201 - whoever started it waits for this
+        print("ready", flush=True)  # whoever started it waits for this
         await stop.wait()
 
 

@@ -1,4 +1,7 @@
-"""memory.enforce_limit without an engine: what it plans for real services is applied, and taken back."""
+"""memory.enforce_limit without an engine: what it plans for real services is applied, and taken back.
+
+With swap: without anything to reclaim to, it sets no MemoryHigh.
+"""
 
 from datetime import UTC, datetime
 
@@ -59,7 +62,7 @@ def limits(walk: Walk) -> tuple[int | None, int | None]:
     [("", (None, None)), ("MemoryHigh=200M\nMemoryMax=300M\n", (200 * MIB, 300 * MIB))],
     ids=["no limits", "limits of its file"],
 )
-async def test_a_service_is_held_to_its_limits_and_gets_the_old_ones_back(machine, configured, before):
+async def test_a_service_is_held_to_its_limits_and_gets_the_old_ones_back(swap, machine, configured, before):
     await machine.unit("web.service", service("/bin/sleep 1000", configured))
     await machine.systemctl("start", "web.service")
     walk = Walk("unit:web.service")
@@ -76,7 +79,20 @@ async def test_a_service_is_held_to_its_limits_and_gets_the_old_ones_back(machin
     assert (walk.missing(), limits(walk)) == (2, before)
 
 
-async def test_processes_in_a_group_of_nobodys_are_held_by_its_files(memory_cgroup, leak):
+async def test_without_swap_a_service_is_held_to_its_maximum_only(machine):
+    await machine.unit("web.service", service("/bin/sleep 1000"))
+    await machine.systemctl("start", "web.service")
+    walk = Walk("unit:web.service")
+    assert walk.missing() == 1
+
+    result = walk.done(action := walk.planned())
+    assert (walk.missing(), limits(walk)) == (0, (None, MAXIMUM))
+
+    walk.done(action.inverse(result))
+    assert (walk.missing(), limits(walk)) == (1, (None, None))
+
+
+async def test_processes_in_a_group_of_nobodys_are_held_by_its_files(swap, memory_cgroup, leak):
     leak(32 * MIB)
     await until(lambda: memory_cgroup.anonymous >= 32 * MIB, lambda: memory_cgroup.usage)
     walk = Walk("process:leak")
@@ -93,7 +109,7 @@ async def test_processes_in_a_group_of_nobodys_are_held_by_its_files(memory_cgro
     assert (walk.missing(), limits(walk)) == (2, (None, None))
 
 
-async def test_a_memory_high_that_strangles_is_lifted_and_the_maximum_stays(machine):
+async def test_a_memory_high_that_strangles_is_lifted_and_the_maximum_stays(swap, machine):
     await machine.unit("web.service", service(leaking(rate=16 * MIB, limit=120 * MIB)))
     await machine.systemctl("start", "web.service")
     walk = Walk("unit:web.service")

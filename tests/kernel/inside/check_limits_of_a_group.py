@@ -8,13 +8,6 @@ from tests.kernel.inside.services import MIB
 from tests.waiting import until
 
 
-@pytest.fixture
-def swapless(memory_cgroup):
-    """Whose limits are met by what it holds."""
-    (memory_cgroup.directory / "memory.swap.max").write_text("0")
-    return memory_cgroup
-
-
 def kernel(group) -> tuple[str, str]:
     return tuple((group.directory / name).read_text().strip() for name in ("memory.high", "memory.max"))
 
@@ -24,58 +17,58 @@ def path(group) -> str:
 
 
 @pytest.mark.parametrize("before", [(None, None), (200 * MIB, 300 * MIB)], ids=["no limits", "limits"])
-def test_limits_are_set_and_become_what_they_were(swapless, before):
+def test_limits_are_set_and_become_what_they_were(memory_cgroup, before):
     writer, reader = ControlGroupWriter(), ControlGroups()
-    assert writer.limit_memory(path(swapless), *before).outcome is Outcome.DONE
-    was, files = reader.control_group(path(swapless)), kernel(swapless)
+    assert writer.limit_memory(path(memory_cgroup), *before).outcome is Outcome.DONE
+    was, files = reader.control_group(path(memory_cgroup)), kernel(memory_cgroup)
     assert (was.high, was.maximum) == before
 
-    assert writer.limit_memory(path(swapless), 96 * MIB, 128 * MIB).outcome is Outcome.DONE
-    now = reader.control_group(path(swapless))
+    assert writer.limit_memory(path(memory_cgroup), 96 * MIB, 128 * MIB).outcome is Outcome.DONE
+    now = reader.control_group(path(memory_cgroup))
     assert (now.high, now.maximum) == (96 * MIB, 128 * MIB)
-    assert kernel(swapless) == (str(96 * MIB), str(128 * MIB))
+    assert kernel(memory_cgroup) == (str(96 * MIB), str(128 * MIB))
 
-    assert writer.limit_memory(path(swapless), was.high, was.maximum).outcome is Outcome.DONE
-    assert kernel(swapless) == files
+    assert writer.limit_memory(path(memory_cgroup), was.high, was.maximum).outcome is Outcome.DONE
+    assert kernel(memory_cgroup) == files
 
 
-async def test_a_high_holds_a_leak_back_until_it_is_taken_away(swapless, leak):
+async def test_a_high_holds_a_leak_back_until_it_is_taken_away(memory_cgroup, leak):
     writer, reader = ControlGroupWriter(), ControlGroups()
-    writer.limit_memory(path(swapless), 64 * MIB, None)
+    writer.limit_memory(path(memory_cgroup), 64 * MIB, None)
     leak(192 * MIB)
 
-    await until(lambda: reader.control_group(path(swapless)).high_events >= 10, lambda: swapless.usage)
-    assert 64 * MIB <= swapless.usage < 128 * MIB
+    await until(lambda: reader.control_group(path(memory_cgroup)).high_events >= 10, lambda: memory_cgroup.usage)
+    assert 64 * MIB <= memory_cgroup.usage < 128 * MIB
 
-    assert writer.limit_memory(path(swapless), None, None).outcome is Outcome.DONE
-    await until(lambda: swapless.anonymous >= 192 * MIB, lambda: swapless.usage)
-    assert swapless.oom_kills == 0
+    assert writer.limit_memory(path(memory_cgroup), None, None).outcome is Outcome.DONE
+    await until(lambda: memory_cgroup.anonymous >= 192 * MIB, lambda: memory_cgroup.usage)
+    assert memory_cgroup.oom_kills == 0
 
 
 @pytest.mark.parametrize("limits", [(64 * MIB, None), (None, 64 * MIB)], ids=["high", "maximum"])
-async def test_a_limit_below_what_is_in_use_is_refused_and_nothing_changed(swapless, leak, limits):
+async def test_a_limit_below_what_is_in_use_is_refused_and_nothing_changed(memory_cgroup, leak, limits):
     leak(64 * MIB)
-    await until(lambda: swapless.anonymous >= 64 * MIB, lambda: swapless.usage)
+    await until(lambda: memory_cgroup.anonymous >= 64 * MIB, lambda: memory_cgroup.usage)
 
-    done = ControlGroupWriter().limit_memory(path(swapless), *limits)
+    done = ControlGroupWriter().limit_memory(path(memory_cgroup), *limits)
 
     assert done.outcome is Outcome.REFUSED
-    assert kernel(swapless) == ("max", "max")
-    assert swapless.oom_kills == 0
+    assert kernel(memory_cgroup) == ("max", "max")
+    assert memory_cgroup.oom_kills == 0
 
 
-async def test_a_maximum_that_is_met_kills_and_is_counted(swapless, leak):
-    ControlGroupWriter().limit_memory(path(swapless), None, 64 * MIB)
+async def test_a_maximum_that_is_met_kills_and_is_counted(memory_cgroup, leak):
+    ControlGroupWriter().limit_memory(path(memory_cgroup), None, 64 * MIB)
     leak(256 * MIB)
 
-    await until(lambda: swapless.oom_kills == 1, lambda: swapless.usage)
+    await until(lambda: memory_cgroup.oom_kills == 1, lambda: memory_cgroup.usage)
 
-    seen = ControlGroups().control_group(path(swapless))
+    seen = ControlGroups().control_group(path(memory_cgroup))
     assert seen.out_of_memory_kills == 1
     assert seen.failures >= 1
 
 
-async def test_what_is_above_a_high_goes_to_swap_and_is_still_held(memory_cgroup, leak):
+async def test_what_is_above_a_high_goes_to_swap_and_is_still_held(swap, memory_cgroup, leak):
     ControlGroupWriter().limit_memory(path(memory_cgroup), 64 * MIB, None)
     leak(128 * MIB)
 

@@ -10,6 +10,7 @@ import pytest
 from infra.adapters.cgroups import ControlGroups
 from schemas.facts.cgroups import ControlGroupMemory
 from tests import cgroups
+from tests.kernel.guest import SWAP
 from tests.kernel.inside.services import LEAKING
 from tests.systemd import Machine
 
@@ -34,6 +35,14 @@ def systemd_machine() -> OwnMachine:
 def memory(machine: Machine) -> Callable[[str], ControlGroupMemory]:
     """What the adapter reads of a unit's control group."""
     return lambda unit: ControlGroups().control_group(f"/system.slice/{unit}")
+
+
+@pytest.fixture
+def swap() -> Iterator[None]:
+    """Ask for it before what is swapped: it is taken away when that has gone."""
+    subprocess.run(["swapon", SWAP], check=True)
+    yield
+    subprocess.run(["swapoff", SWAP], check=True)
 
 
 @pytest.fixture
