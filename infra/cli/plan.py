@@ -90,7 +90,7 @@ async def _all(
     remedies: list[AnyRemedy], configuration: Configuration, host: str, bus: Bus | None, wanted: str | None, *,
     everything: bool,
 ) -> AsyncIterator[Preview]:  # fmt: skip
-    """Of several functions, one whose targets can't be listed is told as unknown, and one without the target is not.
+    """Of several functions, one whose targets can't be listed is told as unknown, and one that has none is not.
 
     Raises ProbeError when there is but one function, Failure when none has the target that is *wanted*.
     """
@@ -107,11 +107,12 @@ async def _all(
         except ProbeError as error:
             if len(remedies) == 1:
                 raise
-            if isinstance(error, Absent):
-                error_console().print(f"{remedy.name} has nothing to do here: {error}", style="dim", highlight=False)
-            elif wanted is None:
-                yield Preview(remedy.name, "", None, Gap.unknown("", str(error)), problem=str(error))
-            lacking.append(str(error))
+            absent = isinstance(error, Absent)
+            if wanted is None:
+                gap = Gap(amount=0, unit="", reason=str(error)) if absent else Gap.unknown("", str(error))
+                yield Preview(remedy.name, "", None, gap, problem=str(error))
+            if not absent:
+                lacking.append(str(error))
     if lacking and wanted is not None and not found:
         raise Failure("; ".join(lacking))
 

@@ -56,7 +56,8 @@ def _aligned(cells: tuple[Text, ...]) -> tuple[Text, ...]:
 def fullness(preview: Preview) -> tuple[Text, ...]:
     """Bar, percent, level and figures of what fills up; only the level of anything else; `unknown` when not seen."""
     if preview.seen is None:
-        return (Text("unknown", style=STYLES["unknown"]), Text(preview.problem))
+        absent = preview.gap.closed  # there is nothing to be seen
+        return (Text("none", style="dim") if absent else Text("unknown", style=STYLES["unknown"]), Text(preview.problem))
     looks = shown(preview.seen)
     level = Text(looks.level.value, style=STYLES[looks.level.value]) if looks.level is not None else Text("")
     if looks.percent is not None:
@@ -83,7 +84,7 @@ def verdict(preview: Preview) -> str:
     if not gap.known:
         return "" if preview.problem else gap.reason
     if gap.closed:
-        return "not needed now"
+        return "" if preview.problem else "not needed now"
     if gap.verifying:
         return gap.reason or "healthy for now"
     if shown(preview.seen).reason and gap.reason:
@@ -213,7 +214,7 @@ def block(preview: Preview, names: int = 0) -> RenderableType:
 
 def summary(previews: Iterable[Preview]) -> Text:
     """The last line: what presses, and what could be freed in all."""
-    every = list(previews)
+    every = [preview for preview in previews if preview.target or not preview.gap.closed]
     pressing = [preview for preview in every if preview.gap.open]
     unknown = [preview for preview in every if not preview.gap.known]
     above = "above target" if all(preview.gap.unit in FREED for preview in pressing) else "unhealthy"

@@ -36,6 +36,11 @@ async def test_a_crashed_unit_runs_again_and_one_that_was_stopped_or_masked_does
     await site.machine.systemctl("start", *names)
     await site.run(SETTINGS, "services.state", "services.restart_failed")
 
+    async def seen() -> bool:
+        return all([await site.told(ServiceState, f"unit:{name}.service") for name in names])
+
+    await until(seen, site.said)
+
     await site.machine.systemctl("stop", "test-stopped", "test-masked")
     await site.machine.systemctl("mask", "test-masked")
     await site.machine.systemctl("kill", "--signal=SIGKILL", "test-crashed")
