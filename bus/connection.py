@@ -150,8 +150,12 @@ class Connection:
 
     async def flush(self) -> None:
         """Return when the server has seen what was sent so far. Raises Unavailable."""
+        # Whoever waits may be cancelled, the library's own waiting must not: its reader dies of a pong that nobody
+        # waits for any more (nats-py 2.16, _process_pong).
+        flushing = asyncio.ensure_future(self.client.flush(_FLUSH_TIMEOUT))
+        flushing.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, if nobody waits
         try:
-            await self.client.flush(_FLUSH_TIMEOUT)
+            await asyncio.shield(flushing)
         except (errors.Error, OSError, AttributeError) as error:  # AttributeError: the transport is gone already
             raise self.explain(error, "flushing") from error
 

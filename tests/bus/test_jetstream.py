@@ -119,6 +119,22 @@ async def test_a_server_that_stalls_gets_a_message_with_an_id_once(server: NatsS
     assert [stored.body async for stored in nats_bus.read(StreamName.HEALTH)] == [b"once"]
 
 
+async def test_who_stops_listening_before_the_server_has_answered_harms_nobody_else(
+    server: NatsServer, nats_bus: JetStreamBus, caplog
+):
+    await server.pause()
+    listening = nats_bus.listen("ansai.heartbeat.>")
+    opening = asyncio.create_task(listening.ready())
+    await asyncio.sleep(0.1)  # nothing tells that the question is on its way
+    opening.cancel()
+    await listening.aclose()
+    server.resume()
+
+    assert await publish_many(nats_bus, 5)
+    assert "encountered error" not in caplog.text
+    assert "lost the connection" not in caplog.text
+
+
 async def test_a_key_whose_answer_was_late_is_written_once_and_is_no_conflict(
     server: NatsServer, nats_bus: JetStreamBus
 ):
