@@ -123,11 +123,10 @@ async def test_who_stops_listening_before_the_server_has_answered_harms_nobody_e
     server: NatsServer, nats_bus: JetStreamBus, caplog
 ):
     await server.pause()
-    listening = nats_bus.listen("ansai.heartbeat.>")
-    opening = asyncio.create_task(listening.ready())
+    listening = asyncio.create_task(anext(nats_bus.listen("ansai.heartbeat.>")))
     await asyncio.sleep(0.1)  # nothing tells that the question is on its way
-    opening.cancel()
-    await listening.aclose()
+    listening.cancel()
+    await asyncio.wait({listening})
     server.resume()
 
     assert await publish_many(nats_bus, 5)
