@@ -55,7 +55,7 @@ def test_the_wheel_holds_our_five_packages_with_their_data_and_nothing_else(whee
     wanted = {
         path.as_posix()
         for path in files_below(*PACKAGES)
-        if path.suffix in {".py", *DATA} or path.name in ("README.md", "py.typed")
+        if path.suffix in {".py", *DATA} or path.name in ("README.md", "py.typed", "machine.sh")
     }
 
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}

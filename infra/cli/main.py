@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("trigger", "trigger", "Ask a function to look at its targets now."),
         Entry("approvals", "approvals", "Look at plans that wait for you, and grant or deny them."),
         Entry("freeze", "freeze", "Stop every function from beginning anything, or let them go on."),
-        Entry("simulate", "simulate", "Let the real functions heal a fault on a small real filesystem."),
+        Entry("simulate", "simulate", "Let the real functions heal real faults on small things of their own."),
     ),
     "Set up": (
         Entry("doctor", "doctor", "Check what this host needs, and name the command that fixes it."),

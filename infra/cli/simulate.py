@@ -14,7 +14,9 @@ from infra.cli.tables import console, table
 from infra.simulate import registry
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Let the real functions heal a fault on a small real filesystem."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Let the real functions heal real faults on small things of their own.",
 )
 
 

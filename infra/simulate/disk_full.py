@@ -9,44 +9,28 @@ import os
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.rule import Rule
-from rich.syntax import Syntax
 from rich.text import Text
 
-from bus.port import StreamName
-from collectors import registry as collectors
-from functions import registry as functions
 from infra.adapters.files.machine import MachineFiles
 from infra.adapters.files.tools import MachineFileTools
 from infra.adapters.packages import PackageCleaner, Packages
-from infra.audit.keys import Keyring
-from infra.audit.online import verify_stream
-from infra.audit.trust import local_keys
 from infra.cli import tables
-from infra.cli.audit_verify import progress
-from infra.cli.audit_verify import show as show_verification
-from infra.cli.lines import audit_text, line_of, read
 from infra.cli.plan_view import bar
-from infra.cli.reports import report as report_view
 from infra.configuration import load
 from infra.hosts.function_host import Machine
 from infra.hosts.local import LocalProbes, LocalTools
-from infra.hosts.station import station
 from infra.simulate.namespace import run_apart
 from infra.simulate.registry import Scenario
-from schemas.audit import ActionEvent, AuditSegment
-from schemas.remediation import Mode, Report
-from schemas.settings.bus import state_directory
+from infra.simulate.show import HOST, Show, play, show_policy
+from schemas.audit import ActionEvent
 from schemas.settings.disk import df_percent
 from schemas.settings.root import Configuration
 from schemas.units import show_size
 
-HOST = "demo"
 MEBIBYTE = 2**20
 SIZE, LIVE, LOGS, TEMPORARY, PACKAGES = 64, 41, 5, 9, 4
 """Mebibytes of the filesystem and of what lies on it: 92 % full, 75 % is the target."""
@@ -125,30 +109,6 @@ def _write(path: Path, content: bytes, age: float = 0) -> None:
     os.utime(path, (moment, moment))
 
 
-class Show:
-    """Prints what comes over the bus, and keeps the report that ends the story."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.report: Report | None = None
-        self.healed = asyncio.Event()
-
-    async def follow(self, listening: Any) -> None:
-        shown_kinds = {"health", "action", "alert"}
-        last_health = ""
-        async for subject, body in listening:
-            line = line_of(subject, body, datetime.now(UTC))
-            if line.kind not in shown_kinds or (line.kind == "health" and line.text == last_health):
-                continue
-            last_health = line.text if line.kind == "health" else last_health
-            self._console.print(line.rich())
-            event = read(body)
-            if event is not None and isinstance(event.data, ActionEvent) and event.data.mode is Mode.AUTO:
-                self.report = event.data.report or self.report
-                if event.data.report is not None:
-                    self.healed.set()
-
-
 def fullness(volume: Path) -> Text:
     seen = os.statvfs(volume)
     used, available = (seen.f_blocks - seen.f_bfree) * seen.f_frsize, seen.f_bavail * seen.f_frsize
@@ -159,41 +119,15 @@ def fullness(volume: Path) -> Text:
 
 async def heal(console: Console, volume: Path, configuration: Configuration, machine: Machine) -> bool:
     """Run everything until the report comes; whether the gap was closed."""
-    remedies, eyes = [functions.load("disk.free_space")], [collectors.load("disk.pressure")]
     show = Show(console)
-    async with station(configuration, HOST, remedies, (), everything=True, machine=machine) as running:
-        listening = running.bus.listen("ansai.>")
-        await listening.ready()
-        following = asyncio.create_task(show.follow(listening))
-        async with station(configuration, HOST, (), eyes, machine=machine):
-            try:
-                async with asyncio.timeout(DEADLINE):
-                    await show.healed.wait()
-            except TimeoutError:
-                console.print(f"not healed within {DEADLINE:.0f} s", style="bold red")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        console.print(Rule("the report"))
-        if show.report is not None:
-            console.print(report_view(show.report))
-        console.print(Rule("the audit trail"))
-        rows = [(str(record.sequence), record.step.value, audit_text(record)) async for record in _records(running.bus)]
-        console.print(tables.table((">no", "step", "what"), rows))
-        console.print(Rule("ansai audit verify"))
-        audit = state_directory() / "audit"
-        trust = local_keys(HOST, Keyring(audit / "keys"))
-        with progress("verifying") as told:
-            show_verification(await verify_stream(running.bus, trust, audit / "heads", told))
+
+    async def reported() -> None:
+        if not await show.until(lambda data: isinstance(data, ActionEvent) and data.report is not None, DEADLINE):
+            console.print(f"not healed within {DEADLINE:.0f} s", style="bold red")
+
+    await play(show, configuration, ("disk.free_space", "disk.pressure"), reported, machine=machine)
     console.print(Text.assemble("afterwards  ", fullness(volume)))
     return show.report is not None and show.report.gap_after.closed
-
-
-async def _records(bus: Any) -> Any:
-    async for message in bus.read(StreamName.AUDIT, "ansai.audit.>"):
-        event = read(message.body)
-        if event is not None and isinstance(event.data, AuditSegment):
-            for record in event.data.records:
-                yield record
 
 
 def main(directory: Path) -> int:
@@ -213,8 +147,7 @@ def main(directory: Path) -> int:
     policy = POLICY.format(volume=volume)
     (directory / "ansai.yaml").write_text(policy)
     configuration = load(str(directory / "ansai.yaml"), {})
-    console.print(Rule("the policy of this demonstration: live, and its times shortened"))
-    console.print(Syntax(policy, "yaml", background_color="default"))
+    show_policy(console, policy)
     console.print(Rule("what happens"))
     console.print(Text.assemble("before      ", fullness(volume)))
     probes, tools = LocalProbes(), LocalTools()

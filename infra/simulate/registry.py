@@ -7,7 +7,11 @@ from importlib import import_module
 
 from rich.console import Console
 
-SCENARIOS = {"disk-full": "infra.simulate.disk_full:SCENARIO"}
+SCENARIOS = {
+    "disk-full": "infra.simulate.disk_full:SCENARIO",
+    "memory-leak": "infra.simulate.memory_leak:SCENARIO",
+    "service-crash": "infra.simulate.service_crash:SCENARIO",
+}
 
 
 class UnknownScenario(LookupError):

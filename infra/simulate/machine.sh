@@ -1,7 +1,7 @@
 #!/bin/sh
-# Become a systemd that can change nothing outside; called by tests/systemd.py as the first process of new namespaces.
+# Become a systemd that can change nothing outside; called by machine.py as the first process of new namespaces.
 #
-#     sh systemd_machine.sh enter DIRECTORY      prints its PID as it is outside
+#     sh machine.sh enter DIRECTORY      prints its PID as it is outside
 #
 # DIRECTORY holds `cgroups`, a line "type options mount-point own-directory" for each hierarchy, and `shared`, a line for
 # each directory that stays the same, and writable, inside and outside.
@@ -75,7 +75,7 @@ units() {
     for name in systemd-journald.socket systemd-journald-dev-log.socket dbus.socket; do
         [ ! -e "/usr/lib/systemd/system/$name" ] || ln -s "/usr/lib/systemd/system/$name" /run/systemd/system/sockets.target.wants
     done
-    printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n' >/run/systemd/journald.conf.d/50-test.conf
+    printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n' >/run/systemd/journald.conf.d/50-ansai.conf
 }
 
 build() {
