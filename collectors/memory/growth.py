@@ -7,8 +7,8 @@ That a Mann-Kendall test alone is no leak detector: Machida, Andrzejak, Matias, 
 Mann-Kendall test for detection of software aging, ISSREW 2013.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from math import inf, log, sqrt
 from statistics import fmean
 from typing import NamedTuple
@@ -32,6 +32,8 @@ LONGER = 1.5
 """Times the longest tooth: a rise that lasts longer is no tooth of that saw."""
 PLATEAUS = 3
 """Instances that must agree on a normal size."""
+LINES_KEPT = 2048
+"""Lines through hourly minima, two of each instance, that are not fitted again: those minima change once an hour."""
 
 
 class Criteria(BaseModel):
@@ -145,7 +147,7 @@ def remember(plateaus: tuple[int, ...], last: Growth) -> tuple[int, ...]:
 def _slow(series: Series, figures: Figures, criteria: Criteria) -> _Verdict:
     """Growth over days that is large, certain, goes on, and is there at the same hour of the next day."""
     points = series.floors(criteria.window)
-    line = fit(points)
+    line = _fit_hourly(points)
     if line is None:
         return _Verdict()
     seconds = _seconds_to(figures, figures.working_set, line.slope) if line.low > 0 else None
@@ -162,10 +164,13 @@ def _slow(series: Series, figures: Figures, criteria: Criteria) -> _Verdict:
     return _Verdict(line, leak=True, seconds=seconds)
 
 
-def _slow_objection(points: Sequence[Point], line: Line, criteria: Criteria) -> str:
+_fit_hourly = lru_cache(LINES_KEPT)(fit)
+
+
+def _slow_objection(points: tuple[Point, ...], line: Line, criteria: Criteria) -> str:
     if not _is_long_enough(line, criteria):
         return f"two days can't be compared before {show_duration(criteria.least_window)}"
-    late = fit(points[len(points) // 2 :])
+    late = _fit_hourly(points[len(points) // 2 :])
     if late is None or late.slope < criteria.late_share * line.slope:
         return "it levels off: the second half grew much slower"
     yesterday = points[-1][0] - DAY.total_seconds()

@@ -25,13 +25,10 @@ NOT_WATCHED = frozenset({"inactive", "failed", "activating", "maintenance"})
 KILLED = "oom-kill"
 """systemd's Result of a unit that the kernel, or systemd-oomd, killed for lack of memory."""
 
-STAYS_DOWN = frozenset({"", "no", "on-success", "on-watchdog", "on-abort"})
-"""Restart= with which systemd does not start again what has that result, as service_shall_restart() decides."""
-
-OWNING_UNIT = "PODMAN_SYSTEMD_UNIT"
-"""Label of a container that a unit runs: who restarts it restarts the unit, so the unit is what is told."""
-
 HOST = "host"
+
+EASE = 1.5
+"""What its high strangled is strangled until it waits this much less."""
 
 
 class Known(NamedTuple):
@@ -66,6 +63,13 @@ class Holding(Fact):
     limit: Limit | None = None
     out_of_memory_kills: int | None = None
     """by the kernel, in its control group"""
+    high: int | None = None
+    """above it the kernel slows it"""
+    waited: float = 0.0
+    """percent of the last minute in which all of its tasks waited for memory"""
+    strangled: bool = False
+    """by that high"""
+    nearly_strangled: bool = False
     group: PathText = ""
     """in the hierarchy that carries memory; empty when it was measured by its processes"""
     notes: tuple[str, ...] = ()
@@ -196,9 +200,7 @@ def _units(
         if unit.active not in NOT_WATCHED and unit.control_group:
             yield _Candidate(target, partial(_unit, target, unit, probes, limits))
         elif unit.result == KILLED and target in known:
-            killed = Instance(
-                target=target, name=instance_of_unit(unit), killed=True, restarts_itself=_restarts_itself(unit)
-            )
+            killed = Instance(target=target, name=instance_of_unit(unit), killed=True, restarts_itself=unit.comes_back)
             yield _Candidate(target, partial(_as_is, killed))
 
 
@@ -212,11 +214,7 @@ def _unit(target: str, unit: Unit, probes: Probes, limits: _Limits) -> Instance 
         raise
     if holding is None:
         return None
-    return Instance(target=target, name=instance_of_unit(unit), holding=holding, restarts_itself=_restarts_itself(unit))
-
-
-def _restarts_itself(unit: Unit) -> bool:
-    return unit.restart_policy not in STAYS_DOWN
+    return Instance(target=target, name=instance_of_unit(unit), holding=holding, restarts_itself=unit.comes_back)
 
 
 def _of_group_at(path: str, probes: Probes, limits: _Limits, maximum: int | None = None) -> Holding | None:
@@ -232,7 +230,9 @@ def _of_group_at(path: str, probes: Probes, limits: _Limits, maximum: int | None
         return None
     return Holding(
         held=group.held, working_set=group.working_set, shared=group.shared, limit=limits.of_group(group),
-        out_of_memory_kills=group.out_of_memory_kills, group=group.path,
+        out_of_memory_kills=group.out_of_memory_kills, high=group.high,
+        waited=group.pressure.full60 if group.pressure is not None else 0.0, strangled=group.strangled(),
+        nearly_strangled=group.strangled(EASE), group=group.path,
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def _memory_of(pids: Collection[int], probes: Probes) -> list[ProcessMemory]:
 def _containers(settings: MemoryMonitoring, probes: Probes, limits: _Limits) -> Iterator[_Candidate]:
     """Those that no watched unit runs inside of its own control group. Raises ProbeError."""
     for container in probes.containers.running():
-        owner = container.labels.get(OWNING_UNIT, "")
+        owner = container.owner  # who restarts it restarts that unit, so the unit is what is told
         if not (owner and settings.watches(f"unit:{owner}") and f"/{owner}/" in f"{container.control_group}/"):
             target = plain(f"container:{container.name}")
             yield _Candidate(target, partial(_container, target, container, probes, limits))
@@ -283,12 +283,9 @@ def _container(target: str, container: Container, probes: Probes, limits: _Limit
 
 
 def _of_container(container: Container, probes: Probes, limits: _Limits) -> Holding | None:
-    path = container.control_group or probes.memory.control_group_of(container.pid)
-    if path != "/":  # the group of everything is no container's own
-        return _of_group_at(path, probes, limits, container.memory_limit)
-    holding = _of_processes(_memory_of([container.pid], probes), limits, container.memory_limit)
-    note = "its control group could not be found: only its first process is measured"
-    return holding.model_copy(update={"notes": (*holding.notes, note)}) if holding is not None else None
+    if not container.control_group:
+        raise ProbeError("its control group could not be found, and its process may be another one's number here")
+    return _of_group_at(container.control_group, probes, limits, container.memory_limit)
 
 
 def _process_match(name: str, match: ProcessMatch, probes: Probes, limits: _Limits) -> Instance | None:

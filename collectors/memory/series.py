@@ -17,6 +17,9 @@ Point = tuple[float, int]
 EVERY = timedelta(seconds=60)
 GAP = 5
 """Intervals without a sample (a suspended machine, a collector that was down) after which nothing old counts."""
+LEAST_GAP = timedelta(minutes=15)
+"""But for shorter ones it does: a collector that is killed may have saved its samples minutes ago, and reads that take
+too long do so when memory is short."""
 SPACING = 0.75
 """Of an interval, at least, between two samples that are kept: jitter passes, sampling twice as fast does not."""
 RECENT = timedelta(hours=2)
@@ -58,7 +61,7 @@ class Series(BaseModel):
         """With the sample; begun anew with it after a gap, or when the clock was set back."""
         moment = round(now.timestamp())
         pause = moment - self.recent[-1][0] if self.recent else 0
-        if not self.recent or pause < 0 or pause > GAP * every.total_seconds():
+        if not self.recent or pause < 0 or pause > max(GAP * every, LEAST_GAP).total_seconds():
             return type(self)(began=moment, recent=((moment, value),), crest=value)
         recent = self.recent
         if pause >= SPACING * every.total_seconds():

@@ -11,7 +11,7 @@ from collectors.core.levels import Standing, stand
 from collectors.memory import growth, instances
 from collectors.memory.growth import Criteria, Figures
 from collectors.memory.instances import HOST, Holding, Instance, Known
-from collectors.memory.series import SETTLE, Series
+from collectors.memory.series import LEAST_GAP, SETTLE, Series
 from schemas.facts.files import Fact
 from schemas.facts.memory import Growth, Trend
 from schemas.health import Health, Level
@@ -57,6 +57,8 @@ class TargetMemory(Fact):
     killed_at: AwareDatetime | None = None
     kills: int = 0
     """of them, seen at `killed_at`"""
+    strangled: bool = False
+    """by its high, at the last sample"""
     sampled_at: AwareDatetime | None = None
     present: bool = True
     """a target at the last look"""
@@ -93,6 +95,9 @@ def judge(
             if instance.target in targets:  # else it is forgotten, and what keeps it down is told elsewhere
                 targets[instance.target] = _with_its_end(known, now)
                 events.append(_killed(instance, known, now))
+        elif instance.left_out and _is_fresh(known, now):
+            targets[instance.target] = known
+            events.append(_as_last_seen(instance, known, now))
         elif instance.holding is None:
             failing = known.failing or not instance.left_out
             targets[instance.target] = known.model_copy(update={"present": True, "failing": failing})
@@ -113,6 +118,8 @@ class _Case:
     holding: Holding
     known: TargetMemory
     growth: Growth
+    raw: Level
+    """of this sample by itself"""
     standing: Standing
     now: datetime
 
@@ -135,7 +142,9 @@ def _sample(
     series = known.series.add(now, holding.held, every=settings.every)
     figures = Figures(holding.working_set, holding.limit.size if holding.limit is not None else None)
     said = growth.judge(series, figures, before=known.growth, plateaus=known.plateaus, criteria=criteria_of(settings))
-    raw = eased = level_of(settings, said, figures)
+    strangled = holding.strangled or (known.strangled and holding.nearly_strangled)
+    slowed = Level.WARNING if strangled else Level.OK
+    raw = eased = max(level_of(settings, said, figures), slowed, key=lambda level: level.rank)
     if known.standing is not None and known.standing.level.rank > raw.rank:
         eased = _eased_level(settings, series, figures, known)
     standing = stand(known.standing, raw, eased, now, confirm=CONFIRM, recent=3 * settings.every)
@@ -144,10 +153,10 @@ def _sample(
             "series": series, "growth": said, "standing": standing, "sampled_at": now, "present": True,
             "failing": False, "out_of_memory_kills": holding.out_of_memory_kills,
             "shared_first": known.shared_first if series.began == known.series.began else holding.shared,
-            "killed_at": now if kills else known.killed_at, "kills": kills or known.kills,
+            "killed_at": now if kills else known.killed_at, "kills": kills or known.kills, "strangled": strangled,
         }
     )  # fmt: skip
-    return _Case(settings, instance, holding, known, said, standing, now)
+    return _Case(settings, instance, holding, known, said, raw, standing, now)
 
 
 def _eased_level(settings: MemoryMonitoring, series: Series, figures: Figures, known: TargetMemory) -> Level:
@@ -231,16 +240,18 @@ def _event(case: _Case) -> MemoryTrend:
         per_hour_low=said.per_hour_low, per_hour_high=said.per_hour_high, floor_start=said.floor_start,
         floor_now=said.floor_now, seconds_to_limit=said.seconds_to_limit, window=said.window,
         series_since=datetime.fromtimestamp(known.series.began, UTC), sparkline=sparkline(known.series),
-        out_of_memory_kills=holding.out_of_memory_kills, findings=tuple(_findings(case)),
+        out_of_memory_kills=holding.out_of_memory_kills, strangled=known.strangled, findings=tuple(_findings(case)),
     )  # fmt: skip
 
 
 def _reason(case: _Case) -> str:
     figures = Figures(case.holding.working_set, case.holding.limit.size if case.holding.limit is not None else None)
-    raw, believed = level_of(case.settings, case.growth, figures), case.standing.level
+    raw, believed = case.raw, case.standing.level
     why = _seen(case)
     if raw is Level.CRITICAL:
         why += f"; {_why_critical(case.settings, case.growth, figures)}"
+    if case.known.strangled:
+        why += f"; {_strangled_text(case)}"
     if believed.rank > raw.rank:
         why += f"; it stays {believed} until it clearly grows less"
     elif believed.rank < raw.rank:
@@ -280,11 +291,18 @@ def _kill_text(case: _Case) -> str:
     return f"{case.kills} of its processes {'was' if case.kills == 1 else 'were'} killed for lack of memory{when}"
 
 
+def _strangled_text(case: _Case) -> str:
+    high, waited = show_size(case.holding.high or 0), case.holding.waited
+    return f"its MemoryHigh of {high} strangles it: all of its tasks waited for memory in {waited:.0f} % of a minute"
+
+
 def _findings(case: _Case) -> Iterator[str]:
     said, holding = case.growth, case.holding
     pressed = said.trend in {Trend.GROWING, Trend.EXHAUSTING}
     if case.kills:
         yield _kill_text(case)
+    if case.known.strangled:
+        yield f"{_strangled_text(case)}; it neither dies nor does its work: raise or lift that limit"
     if not case.instance.restarts_itself and (case.kills or said.trend is Trend.EXHAUSTING):
         yield f"nothing starts {_name(case.instance.target)} again when the kernel kills it; see its restart policy"
     shared = holding.shared - case.known.shared_first
@@ -309,14 +327,14 @@ def sparkline(series: Series) -> tuple[int, ...]:
     hours = [(first + 3600 * hour, lowest) for hour, lowest in series.hourly]
     points = [point for point in hours if point[0] < series.recent[0][0]] + list(series.recent)
     start, span = points[0][0], points[-1][0] - points[0][0]
-    count = min(SPARKS, len(points))
-    lowest: dict[int, int] = {}
+    count = min(SPARKS, len(points)) if span else 1
+    width, sparks = span / count or 1.0, [points[0][1]]
     for moment, value in points:
-        stretch = min(int((moment - start) * count / span), count - 1) if span else 0
-        lowest[stretch] = min(value, lowest.get(stretch, value))
-    sparks: list[int] = []
-    for stretch in range(count if span else 1):
-        sparks.append(lowest[stretch] if stretch in lowest else sparks[-1])
+        stretch = min(int((moment - start) / width), count - 1)
+        while stretch >= len(sparks):
+            sparks.append(value if stretch == len(sparks) else sparks[-1])
+        if value < sparks[-1]:
+            sparks[-1] = value
     return tuple(sparks)
 
 
@@ -335,6 +353,27 @@ def _killed(instance: Instance, known: TargetMemory, now: datetime) -> MemoryTre
         target=instance.target, level=Level.WARNING, reason=reason, observed_at=now, instance=known.instance,
         series_since=datetime.fromtimestamp(known.series.began, UTC) if known.series.recent else None,
         sparkline=sparkline(known.series), findings=() if instance.restarts_itself else (down,),
+    )  # fmt: skip
+
+
+def _is_fresh(known: TargetMemory, now: datetime) -> bool:
+    return known.sampled_at is not None and abs(now - known.sampled_at) <= LEAST_GAP
+
+
+def _as_last_seen(instance: Instance, known: TargetMemory, now: datetime) -> MemoryTrend:
+    """There was no time for it, which is not its fault: what was said of it holds until it is too old."""
+    said, standing = known.growth, known.standing
+    if said is None or standing is None or known.sampled_at is None:
+        return _unknown(instance.target, known, f"{instance.target} was never read: {instance.error}", now)
+    held = known.series.recent[-1][1]
+    return MemoryTrend(
+        target=instance.target, level=standing.level, observed_at=known.sampled_at,
+        reason=f"{_name(instance.target)} held {show_size(held)} when it was read last; {instance.error}",
+        instance=known.instance, trend=said.trend, detector=said.detector, held=held, per_hour=said.per_hour,
+        per_hour_low=said.per_hour_low, per_hour_high=said.per_hour_high, floor_start=said.floor_start,
+        floor_now=said.floor_now, seconds_to_limit=said.seconds_to_limit, window=said.window,
+        series_since=datetime.fromtimestamp(known.series.began, UTC), sparkline=sparkline(known.series),
+        out_of_memory_kills=known.out_of_memory_kills, strangled=known.strangled, findings=said.notes,
     )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def read(settings: ServiceMonitoring, probes: Probes, memory: StateMemory) -> Re
     """
     at = monotonic()
     units = probes.units.services([*settings.units, *memory.units])
-    return Reading([unit for unit in units if settings.watches(unit.name) and not unit.masked], at)
+    return Reading([unit for unit in units if settings.watches(*unit.names) and not unit.masked], at)
 
 
 def judge(
@@ -155,9 +155,14 @@ class _Case:
 
     @property
     def stopped_on_purpose(self) -> bool:
-        """It ran or had failed, and now it is down without being failed: a stop, or a reset, is somebody's word."""
+        """It ran or had failed, and now it is down without being failed: a stop, or a reset, is somebody's word.
+
+        So is a stop at which it did not end in order.
+        """
         unit = self.unit
-        down = unit.active == "inactive" and self.known.ran and not unit.scheduled
+        if unit.failed_when_stopped:
+            return True
+        down = unit.active == "inactive" and self.known.ran and not unit.occasional
         return down and (bool(self.known.result) or not (unit.ended_by_itself or unit.sockets))
 
     @property
@@ -167,7 +172,8 @@ class _Case:
         Until then its level stays.
         """
         stable = self.unit.running and self._age(self.unit.active_since) >= self.settings.stable_for.total_seconds()
-        return self.level if stable or self.unit.active == "inactive" else Level.CRITICAL
+        given_up = self.unit.active == "inactive" or self.unit.failed_when_stopped
+        return self.level if stable or given_up else Level.CRITICAL
 
     def _age(self, since: float | None) -> float:
         """Seconds, by systemd's word, or since it was first seen like this: the longer of both."""
@@ -189,21 +195,31 @@ class _Case:
 
     def _failed(self) -> tuple[Level, str]:
         down, unit = self._age(self.unit.inactive_since), self.unit
+        if unit.failed_when_stopped:
+            return self._failed_when_stopped(down)
         reason = f"{unit.name} failed {show_duration(down)} ago: {ending(unit)}"
         if down < self.settle:
             return Level.OK, f"{reason}; it is told as failed after {show_duration(self.settle)}"
-        if unit.scheduled:
-            return Level.WARNING, f"{reason}; it runs when its time comes, so it is not restarted"
+        if unit.occasional:
+            return Level.WARNING, f"{reason}; it runs on occasion only, so it is not restarted"
         return Level.CRITICAL, reason
+
+    def _failed_when_stopped(self, down: float) -> tuple[Level, str]:
+        """One that can announce its end to systemd may have done so by itself, before it failed."""
+        unit = self.unit
+        reason = f"{unit.name} was stopped {show_duration(down)} ago, and only did not end in order: {ending(unit)}"
+        if unit.type.startswith("notify"):
+            return Level.WARNING, f"{reason}; unless it gave up by itself, all is well"
+        return Level.OK, reason
 
     def _inactive(self) -> tuple[Level, str]:
         unit, down = self.unit, self._age(self.unit.inactive_since)
         if self.known.result:
             return Level.OK, f"{unit.name} had failed and was reset: it is down until somebody starts it"
-        if unit.ended_by_itself and unit.enabled.startswith("enabled") and not (unit.scheduled or unit.sockets):
+        if unit.ended_by_itself and unit.enabled.startswith("enabled") and not (unit.occasional or unit.sockets):
             reason = f"{unit.name} is enabled and ended in order {show_duration(down)} ago, though nobody stopped it"
             return (Level.WARNING if down >= self.settle else Level.OK), reason
-        if unit.scheduled:
+        if unit.occasional:
             return Level.OK, f"{unit.name} waits for its time"
         if self.stopped_on_purpose:
             return Level.OK, f"{unit.name} was stopped on purpose"
@@ -254,7 +270,7 @@ def _findings(case: _Case, level: Level) -> Iterator[str]:
             yield f"{name}, which it needs, has failed too"
     if unit.reload_needed:
         yield f"its unit file changed on disk and is not in force: systemctl daemon-reload, then see {unit.fragment}"
-    if case.settings.protects(unit.name):
+    if case.settings.protects(*unit.names):
         yield "it is protected: nothing is done about it by itself"
 
 

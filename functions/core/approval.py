@@ -142,6 +142,19 @@ class Approvals:
         await self._file.refused("approval", "once", "used", text, plan_hash=self._stored.hash)
         return False
 
+    async def lapse(self) -> None:
+        """A grant is for what was seen then: it is not kept for a target that is healthy for now.
+
+        Raises NotStored, LedgerConflict.
+        """
+        assert self._stored is not None
+        stored = self._stored
+        text = f"refused by approval: {stored.target} is healthy for now, so the plan {stored.hash[:12]} is not carried"
+        text += " out; should that not last, another one is asked about"
+        await self._file.refused("approval", "an open gap", "healthy for now", text, plan_hash=stored.hash)
+        await self._file.remember(pending=None)
+        await self._practice.ports.plans.take(stored.target, stored.hash)
+
     async def expire(self, incident: Incident) -> Incident:
         """Silence is a refusal, and counts as an attempt; the incident after it. Raises NotStored, LedgerConflict."""
         pending, now, file = incident.pending, self._practice.now(), self._file

@@ -87,16 +87,16 @@ class Engine:
     def settles(self, event: Event[Any]) -> bool:
         """Whether nothing is to be done about a fresh event, as far as is known without reading anything.
 
-        So it is when the truth is unknown, or no incident is open and the target is healthy: by the event's own word,
-        or by an observation that began after the event was made.
+        So it is while no incident is open, when the target is healthy, by the event's own word or by an observation
+        that began after the event was made, or when the collector does not know.
         """
         health: Health = event.data
         practice = self._practice
-        if health.level is Level.UNKNOWN or not practice.policy.enabled:
+        if not practice.policy.enabled:
             return True
         if practice.ports.ledger.is_open(health.target):
             return False
-        if health.level is Level.OK:
+        if health.level in {Level.OK, Level.UNKNOWN}:
             return True
         latest = practice.observer.latest(health.target)
         return latest is not None and latest.began >= event.time and latest.gap.closed
@@ -105,7 +105,10 @@ class Engine:
         """Handle one fresh health event that this function listens to."""
         if self.settles(event):
             return SETTLED
-        case = self._case(event.data.target, event.data)
+        if event.data.level is Level.UNKNOWN:  # it may be gone, or masked, and nobody will tell of it again
+            self._look_again(event.data.target, self._practice.clock.now())
+            return SETTLED
+        case = self._case(event.data.target, await self._latest(event.data))
         await self._practice.observer.since(event.time, case)
         if self.settles(event):
             return SETTLED
@@ -154,6 +157,13 @@ class Engine:
     def _case(self, target: str, event: Health | None, heard: Health | None = None) -> Case[Any]:
         practice = self._practice
         return Case(self.host, target, practice.settings, practice.clock.now(), event, event or heard)
+
+    async def _latest(self, event: Health) -> Health:
+        """An event that comes late may have been overtaken: of an open incident, what was said last counts."""
+        if not self._practice.ports.ledger.is_open(event.target):
+            return event
+        latest = await self._practice.ports.signals.latest(event.target)
+        return latest if latest is not None and type(latest) is type(event) else event
 
     async def _recall(self, target: str) -> Case[Any]:
         """Without an event: what was said last is looked up."""

@@ -20,7 +20,7 @@ def looked(
 ) -> tuple[Sample, ...]:  # fmt: skip
     """The incident's samples with one more look of the function's own, and what made it look."""
     every, samples = policy.confirmation.every, incident.samples
-    if event is not None:
+    if event is not None and event.level is not Level.UNKNOWN:
         said = event.level.rank >= Level.WARNING.rank
         samples = _added(samples, Sample(at=event.observed_at, source=event.signal, unhealthy=said), every)
     if authority in {Authority.LIVE, Authority.APPROVAL}:
@@ -37,9 +37,9 @@ def _added(samples: tuple[Sample, ...], sample: Sample, every: timedelta) -> tup
 
 
 def alarmed_at(incident: Incident, signal: str) -> datetime:
-    """When *signal* said last that the target is unhealthy, or when the incident was opened."""
+    """When *signal* said last that the target is unhealthy, or when it was opened, or last acted upon."""
     said = (sample.at for sample in incident.samples if sample.unhealthy and sample.source == signal)
-    return max([incident.opened_at, *said])
+    return max([incident.opened_at, incident.attempted_at or incident.opened_at, *said])
 
 
 def carried_samples(before: Incident, policy: EffectivePolicy, now: datetime) -> tuple[Sample, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from functions.core import group
 from functions.core.actuator import Actuator, Foretold, Live, Untouched, WayBack
-from functions.core.case_file import CaseFile
+from functions.core.case_file import NOTHING_DONE, CaseFile
 from functions.core.conclusion import report
 from functions.core.guard import among_hosts
 from functions.core.ladder import Ladder
@@ -191,10 +191,9 @@ class Execution:
                 state=IncidentState.OPEN, begun=None, gap=gap, attempts=attempts, attempted_at=None
             )
         elif step is Step.VERIFIED:
-            helped = ladder.done[-1][0].rung.name
             await self._file.remember(
                 state=IncidentState.OPEN, begun=None, gap=gap, ineffective=incident.ineffective | ineffective,
-                watched=helped,
+                watched=_helped(ladder),
             )  # fmt: skip
         elif incident.attempts >= self._policy.max_attempts and not asks:
             await self._file.remember(ineffective=incident.ineffective | ineffective, gap=gap)
@@ -203,3 +202,9 @@ class Execution:
             await self._file.remember(
                 state=IncidentState.OPEN, begun=None, ineffective=incident.ineffective | ineffective, gap=gap
             )
+
+
+def _helped(ladder: Ladder) -> str:
+    """The rung after which it was healthy for now: the last one that did anything; empty when none did."""
+    nothing = NOTHING_DONE | {Outcome.FAILED}
+    return next((done.rung.name for done, result in reversed(ladder.done) if result.outcome not in nothing), "")

@@ -86,18 +86,18 @@ class ContainerTools(Protocol):
 
 
 class UnitTools(Protocol):
-    """systemd. Each reads the unit first: another run than planned, or a masked one, is left alone."""
+    """systemd. Each reads the unit first: another run than planned, a masked or a stopped one, is left alone."""
 
     def restart(self, unit: str, invocation: str, timeout: float) -> ItemResult:
         """Restart, and wait for the end of the job. In progress when the job is not over in *timeout* seconds."""
         ...
 
-    def start(self, unit: str, timeout: float) -> ItemResult:
-        """Skipped when it runs by then, or is masked."""
+    def start(self, unit: str, invocation: str, timeout: float) -> ItemResult:
+        """Start one that failed in the run *invocation*; skipped when it is anything but that by now."""
         ...
 
-    def reset_failed(self, unit: str) -> ItemResult:
-        """Clear the failed state and the count of starts; skipped when it is not failed. What follows is a `start`."""
+    def start_anew(self, unit: str, invocation: str, timeout: float) -> ItemResult:
+        """As `start`, once its failure and its count of starts are cleared. Partial when it was cleared in vain."""
         ...
 
     def limit_memory(self, unit: str, invocation: str, high: int | None, maximum: int | None) -> ItemResult:

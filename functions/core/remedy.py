@@ -40,6 +40,8 @@ class Case(Generic[Section]):
     such as growth, is believed of it as long as it is not too old"""
     skip_rungs: frozenset[str] = frozenset()
     """rungs that freed nothing lately: leave them out"""
+    attempts: int = 0
+    """that were made in this incident, of the few there are before a person must look"""
 
 
 @dataclass(frozen=True)

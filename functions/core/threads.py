@@ -8,7 +8,7 @@ what it does around each call costs more than most of our reads.
 """
 
 import asyncio
-import contextlib
+import logging
 import threading
 import time
 import weakref
@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
+
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -77,6 +79,8 @@ class _Crew:
         """calls taken when it was looked at last; None while nobody looks"""
         self._answers: deque[tuple[_Call, Any, BaseException | None]] = deque()
         self._woken = False
+        self._refused = False
+        """no thread could be started when one was wanted last"""
         # No thread of ours outlives the loop by long: they hold neither it nor this crew's owner.
         weakref.finalize(loop, self._calls.put, None)
 
@@ -102,44 +106,64 @@ class _Crew:
             self._watched = None
 
     def _start(self) -> None:
+        """Where the system has no thread to give, calls wait: the watch asks again."""
         self._numbers += 1
         number = self._numbers
         self._began[number] = 0.0
-        threading.Thread(target=self._work, args=(number,), name=f"ansai-call-{number}", daemon=True).start()
+        thread = threading.Thread(target=self._work, args=(number,), name=f"ansai-call-{number}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            del self._began[number]
+            if not self._refused:
+                logger.error("reads and actions wait, for no thread can be started: %s; see ulimit -u", error)
+            self._refused = True
+        else:
+            self._refused = False
 
     def _work(self, number: int) -> None:
-        while (call := self._calls.get()) is not None:
-            self._taken += 1
-            self._began[number] = time.monotonic()
-            answer, error = None, None
-            if not call.future.cancelled():
-                try:
-                    answer = call.make()
-                except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
-                    error = raised
-            self._give(call, answer, error)
-            self._began[number] = 0.0
-            del call, answer, error  # nothing is kept alive while waiting for the next
-            if len(self._began) > 1 and self._superfluous(number):
-                del self._began[number]
-                return
-        self._calls.put(None)  # for the others: the loop is gone
+        try:
+            while (call := self._calls.get()) is not None:
+                self._taken += 1
+                self._began[number] = time.monotonic()
+                self._make(call)
+                self._began[number] = 0.0
+                del call  # nothing is kept alive while waiting for the next
+                if len(self._began) > 1 and self._superfluous(number):
+                    return
+            self._calls.put(None)  # for the others: the loop is gone
+        finally:
+            self._began.pop(number, None)
+
+    def _make(self, call: _Call) -> None:
+        """Nothing is begun for a loop that is closed: what was still to be done is nobody's wish any more."""
+        loop, answer, error = self._loop(), None, None
+        if loop is None or loop.is_closed():
+            return
+        if not call.future.cancelled():
+            try:
+                answer = call.make()
+            except BaseException as raised:  # noqa: BLE001 - carried over to whoever waits, as executors do
+                error = raised
+        self._give(loop, call, answer, error)
 
     def _superfluous(self, number: int) -> bool:
         """Whether another thread is free to take what comes."""
         blocked = time.monotonic() - BLOCKED_AFTER
         return any(not began or began > blocked for other, began in self._began.copy().items() if other != number)
 
-    def _give(self, call: _Call, answer: Any, error: BaseException | None) -> None:
+    def _give(
+        self, loop: asyncio.AbstractEventLoop, call: _Call, answer: Any, error: BaseException | None
+    ) -> None:  # fmt: skip
         """To the loop, which is woken once for all answers that have gathered."""
         self._answers.append((call, answer, error))
         if self._woken:
             return  # it was set before it looks, so it will see ours
         self._woken = True
-        loop = self._loop()
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-                loop.call_soon_threadsafe(self._settle)
+        try:
+            loop.call_soon_threadsafe(self._settle)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits any more, and each answer would hold it
+            self._answers.clear()
 
     def _settle(self) -> None:
         self._woken = False

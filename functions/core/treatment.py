@@ -99,7 +99,7 @@ class Treatment:
     def _healthy_again(self) -> bool:
         """The collector says ok, with its hysteresis: the alarm is over although the target lies lower still.
 
-        An event that is older than the alarm, and comes late, says nothing about it.
+        An event that is older than the alarm, or than what was done about it, and comes late says nothing about it.
         """
         event, incident = self._case.event, self._file.incident
         if self._asked or event is None or event.level is not Level.OK:
@@ -111,17 +111,24 @@ class Treatment:
         logger.warning(text)
         if self._asked:
             await self._file.tell(Step.VERIFIED, text, outcome=Outcome.INCONCLUSIVE, gap=gap, final=True)
-        return SETTLED
+        return self._later()
+
+    def _later(self) -> Verdict:
+        """An incident that is open is looked at again even if no event ever comes: its collector may have died."""
+        if not self._practice.ports.ledger.is_open(self._case.target):
+            return SETTLED
+        return Verdict(look_again=self._practice.clock.now() + self._policy.cooldown)
 
     async def _verifying(self, observation: Observation) -> Verdict:
         """Nothing more is done, and the incident stays open: it is looked at again until time has shown."""
+        if self._approvals.granted is not None:
+            await self._approvals.lapse()
         if self._asked:
             text = f"{self._case.target} is healthy for now; nothing to do: {observation.gap.reason}"
             await self._file.tell(Step.VERIFIED, text, outcome=Outcome.IN_PROGRESS, gap=observation.gap, final=True)
-        if self._file.incident is None:
-            return SETTLED
-        await self._file.remember(gap=observation.gap)
-        return Verdict(look_again=self._practice.clock.now() + self._policy.cooldown)
+        if self._file.incident is not None:
+            await self._file.remember(gap=observation.gap)
+        return self._later()
 
     def _did_not_last(self, incident: Incident) -> None:
         """The next attempt leaves out what helped for a while only, else it would be tried until none is left."""
@@ -165,7 +172,7 @@ class Treatment:
             return await self._decided(early, observation)
         plan = await self._plan(observation)
         if plan is None:
-            return SETTLED
+            return self._later()
         return await self._decided(decide(self._situation(observation, plan)), observation, plan)
 
     def _situation(self, observation: Observation, plan: Plan | None = None, fleet: Fleet | None = None) -> Situation:
@@ -239,7 +246,7 @@ class Treatment:
         now, incident = self._practice.clock.now(), self._file.incident
         assert incident is not None
         skip = frozenset(rung for rung, until in incident.ineffective.items() if until > now)
-        case = dataclasses.replace(self._case, now=now, skip_rungs=skip)
+        case = dataclasses.replace(self._case, now=now, skip_rungs=skip, attempts=incident.attempts)
         try:
             found = await self._practice.observer.survey(case, observation)
         except ProbeError as error:
@@ -291,7 +298,8 @@ class Treatment:
         acts = self._policy.mode.rank >= Mode.APPROVE.rank
         if not self._told_before(wait.rule) and (acts or wait.rule != "cooldown"):
             left = show_duration(wait.until - self._practice.clock.now())
-            text = f"{wait.rule}: {self._case.target} is looked at again in {left}; {wait.seen} of {wait.limit}"
+            text = f"{wait.rule}: {self._case.target} is looked at again in {left}"
+            text += f"; limit {wait.limit}, seen {wait.seen}"
             await self._file.audit(
                 Step.DEFERRED, rule=wait.rule, limit=wait.limit, seen=wait.seen, outcome=Outcome.DEFERRED, text=text,
                 **fields,

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 from functions.core.plan import Action
 from functions.core.ports import Tools
+from schemas.command_lines import shown
 from schemas.facts.commands import Command
 from schemas.facts.processes import ProcessIdentity
 from schemas.remediation import ActionResult, Estimate, ItemResult, Outcome, Risk
-from schemas.text import PathText, Text, show_path
+from schemas.text import PathText, Text
 from schemas.units import show_size
 
 FUNCTION = "memory.contain_leak"
@@ -43,10 +44,11 @@ class CollectGarbage(Action):
         return f"Ask {self.target} to collect garbage, by {self._way()}"
 
     def _way(self) -> str:
+        """Without what may be a secret: it is told in events."""
         if self.url:
-            return f"{self.method} {self.url}"
+            return f"{self.method} {self.url.partition('?')[0]}"
         if self.command:
-            return show_path(" ".join(self.command))
+            return shown(self.command)
         pid = self.process.pid if self.process is not None else "?"
         return f"{self.signal} to process {pid}" if self.signal else f"jcmd {pid} GC.run"
 

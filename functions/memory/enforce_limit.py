@@ -10,7 +10,7 @@ from functions.memory.facts import State
 from functions.memory.limit_actions import LimitContainer, LimitControlGroup, LimitUnit, ReleaseHigh
 from functions.memory.limit_planning import plan
 from functions.memory.limits import LimitsFound, LimitsSeen, limits_gap
-from schemas.facts.cgroups import Pressure
+from schemas.facts.cgroups import ControlGroupMemory, HostMemory, Pressure
 from schemas.facts.containers import Container
 from schemas.facts.endings import ending
 from schemas.facts.instances import instance_of_container, instance_of_processes, instance_of_unit
@@ -30,15 +30,9 @@ ENGINES = re.compile(
 
 def targets(settings: MemoryMonitoring, probes: Probes) -> list[str]:
     """The watched services that are here and for which a limit is configured. Raises ProbeError."""
-    limits = [each for each in settings.services.values() if each.high is not None or each.maximum is not None]
-    if not limits:
+    if not any(settings.limits(glob) for glob in settings.services):
         return []
-    return [target for target in services.targets(settings, probes) if _limited(settings, target)]
-
-
-def _limited(settings: MemoryMonitoring, target: str) -> bool:
-    wanted = settings.of(target)
-    return wanted.high is not None or wanted.maximum is not None
+    return [target for target in services.targets(settings, probes) if settings.limits(target)]
 
 
 def observe(case: Case[MemoryMonitoring], probes: Probes) -> LimitsSeen:
@@ -50,8 +44,9 @@ def observe(case: Case[MemoryMonitoring], probes: Probes) -> LimitsSeen:
             f"{case.target!r} is no target of memory.enforce_limit; they look like unit:app.service, container:web or"
             " process:worker"
         )
-    if not _limited(case.settings, case.target):
-        raise ProbeError(f"memory_monitoring.services gives {case.target} neither high nor maximum")
+    if not case.settings.limits(case.target):
+        reason = f"memory_monitoring.services gives {case.target} neither high nor maximum"
+        return LimitsSeen(state=State.RUNNING, reason=reason)
     return look(case, name, probes)
 
 
@@ -70,9 +65,7 @@ def _container(_: Case[MemoryMonitoring], name: str, probes: Probes) -> LimitsSe
     container = probes.containers.container(name)
     if container is None:
         return LimitsSeen(state=State.STOPPED, reason=f"no container {name} runs")
-    if not container.control_group:
-        raise ProbeError(f"the control group of the container {name} could not be found: what it uses is not known")
-    return _of_group(instance_of_container(container), container.control_group, probes)
+    return _of_group(instance_of_container(container), services.group_of_container(container), probes)
 
 
 def _process(case: Case[MemoryMonitoring], name: str, probes: Probes) -> LimitsSeen:
@@ -99,9 +92,15 @@ def _of_group(instance: str, path: str, probes: Probes) -> LimitsSeen:
     return LimitsSeen(
         state=State.RUNNING, instance=instance, version=group.version, usage=group.usage,
         working_set=group.working_set, high=group.high, maximum=group.maximum, limit=group.limit,
-        limit_at=group.limit_at, high_events=group.high_events, swap_free=probes.memory.host().swap_free,
-        full10=pressure.full10, full60=pressure.full60,
+        limit_at=group.limit_at, high_events=group.high_events, swap_free=_swap_free(group, probes.memory.host()),
+        full60=pressure.full60, pressed=group.strangled(),
     )  # fmt: skip
+
+
+def _swap_free(group: ControlGroupMemory, host: HostMemory) -> int:
+    """Bytes that it can still be swapped out to: those of the host, as far as it may have them."""
+    own = host.swap_free if group.swap_limit is None else group.swap_limit - group.swap
+    return max(0, min(host.swap_free, own))
 
 
 # ── a closer look ─────────────────────────────────────────────────────────────────────────────────────────────────────

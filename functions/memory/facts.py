@@ -60,6 +60,15 @@ class Replica(Fact):
     """why it can't carry on alone; empty when it can"""
 
 
+class Dependant(Fact):
+    """A unit that would restart together with another."""
+
+    name: Text
+    aliases: tuple[Text, ...] = ()
+    busy: Text = ""
+    """what it does that must not be cut off; empty when nothing"""
+
+
 class Found(Fact):
     """What stands for and against doing something about a service, and the evidence that a restart would destroy."""
 
@@ -75,6 +84,8 @@ class Found(Fact):
     """whether that process has a handler for the configured signal"""
     check: Text = ""
     """what the configuration check found wrong, or why it could not be made"""
+    dependants: tuple[Dependant, ...] = ()
+    """of the unit, and theirs, as far as they run"""
     replicas: tuple[Replica, ...] = ()
     count: int = 0
     """of its processes"""

@@ -20,13 +20,18 @@ FALLEN = 0.9
 LATEST = 3
 """Events of a steady service that may be missed before what was heard is too old."""
 
+LEAST_FULL = 0.5
+"""Of `limit_percent`: a service that stands lower is not near its limit, whatever was heard of it."""
+
 
 def heard_of(case: Case[MemoryMonitoring]) -> tuple[MemoryTrend | None, str]:
     """What the collector said last of the target, or why there is nothing to go by: no single read tells growth."""
     heard, target = case.heard, case.target
     if not isinstance(heard, MemoryTrend) or heard.target != target:
         return None, f"nothing was heard of how {target} grows; does the collector memory.trend run?"
-    age, limit = case.now - heard.observed_at, LATEST * case.settings.steady_every
+    age, limit = case.now - heard.observed_at, LATEST * max(case.settings.steady_every, case.settings.every)
+    if age < -limit:
+        return None, f"the last word on how {target} grows is of the future; is the clock right?"
     if age > limit:
         return None, f"the last word on how {target} grows is {show_duration(age)} old; does the collector still run?"
     if heard.level is Level.UNKNOWN:
@@ -50,6 +55,8 @@ def judged(case: Case[MemoryMonitoring], seen: Seen) -> Gap:
         return _for_now("it was restarted since it was heard of; whether it grows again is watched")
     if heard.level is Level.OK:
         return _since_when(case, heard)
+    if heard.strangled and not confirmed(heard) and case.settings.limits(case.target):
+        return _for_now("its MemoryHigh strangles it, which is for memory.enforce_limit to mend")
     floor = heard.floor_now if heard.floor_now is not None else heard.held
     if floor is not None and seen.held <= FALLEN * floor and not _presses(case.settings, heard, seen):
         fall = show_size(floor - seen.held)
@@ -129,18 +136,22 @@ class Outlook(NamedTuple):
 DAY = 86_400.0
 """Seconds: no grace is longer, and a year of them would still be one."""
 
+FAR = 100 * 365 * DAY
+"""Seconds: whatever comes later does not come."""
+
 
 def outlook_of(settings: MemoryMonitoring, heard: MemoryTrend, seen: Seen, now: datetime) -> Outlook:
     """The sooner of what was heard and of what the figures of now give with the slope that was heard."""
     ends = []
     if heard.seconds_to_limit is not None:
-        ends.append(heard.seconds_to_limit - (now - heard.observed_at).total_seconds())
+        ends.append(heard.seconds_to_limit - max(0.0, (now - heard.observed_at).total_seconds()))
     at_pace = _at_pace(heard, seen)
     if at_pace is not None:
         ends.append(at_pace)
-    seconds = max(0.0, min(ends)) if ends else None
+    seconds = max(0.0, min(*ends, FAR)) if ends else None
     pressed = _full(settings, seen)
-    near = pressed or (seconds is not None and seconds < settings.alert_within.total_seconds())
+    soon = seconds is not None and seconds < settings.alert_within.total_seconds()
+    near = pressed or (soon and _half_full(settings, seen))
     return Outlook(seconds, pressed, near)
 
 
@@ -149,6 +160,11 @@ def _at_pace(heard: MemoryTrend, seen: Seen) -> float | None:
     if seen.limit is None or heard.per_hour is None or heard.per_hour <= 0:
         return None
     return (seen.limit - seen.working_set) / heard.per_hour * 3600
+
+
+def _half_full(settings: MemoryMonitoring, seen: Seen) -> bool:
+    """What is read now bears out what was heard: an event alone, however it came, restarts nothing."""
+    return seen.limit is not None and seen.working_set >= seen.limit * LEAST_FULL * settings.limit_percent / 100
 
 
 def _full(settings: MemoryMonitoring, seen: Seen) -> bool:

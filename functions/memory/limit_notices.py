@@ -1,5 +1,6 @@
 """What a person is told beside the plan for a limit: why one is not set, what it will mean, how to keep it. Pure."""
 
+import re
 from collections.abc import Iterator
 
 from functions.memory.limits import LimitsFound, LimitsSeen, Missing, smaller_above
@@ -9,8 +10,8 @@ from schemas.remediation import Finding
 from schemas.text import show_path
 from schemas.units import show_size
 
-STAYS_DOWN = frozenset({"", "no", "on-success", "on-watchdog", "on-abort"})
-"""Restart= with which systemd does not start again what the kernel killed: systemd.service(5), its table of causes."""
+COMPOSE_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*", re.ASCII)
+"""Labels may say anything; what is told to be written into a file is a name, as compose allows it."""
 
 
 def not_held(target: str, why: str, detail: str = "", command: tuple[str, ...] = ()) -> Finding:
@@ -60,7 +61,7 @@ def after_a_kill(target: str, found: LimitsFound) -> Iterator[Finding]:
 
 
 def _unit_after_a_kill(unit: Unit) -> Iterator[Finding]:
-    if unit.restart_policy in STAYS_DOWN:
+    if not unit.comes_back:
         yield Finding(
             title=f"{unit.name} stays down when the kernel kills it at its limit: Restart={unit.restart_policy}",
             detail="in a drop-in:\n[Service]\nRestart=on-failure", command=("systemctl", "edit", unit.name),
@@ -91,7 +92,7 @@ def to_keep(kept: Missing, found: LimitsFound) -> Iterator[Finding]:
 
 def _container_to_keep(maximum: int, container: Container) -> Finding:
     title = f"the limit lasts as long as this container {container.name}; to keep it for the next one, "
-    if container.project and container.service:
+    if COMPOSE_NAME.fullmatch(container.project) and COMPOSE_NAME.fullmatch(container.service):
         where = f"set it in the compose file of {container.project}"
         return Finding(title=title + where, detail=f"services:\n  {container.service}:\n    mem_limit: {maximum}")
     return Finding(title=title + f"create that with --memory={maximum}")

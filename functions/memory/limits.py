@@ -7,6 +7,7 @@ from typing import NamedTuple
 from functions.core.remedy import Case
 from functions.core.shown import Shown
 from functions.memory.facts import State
+from schemas.facts.cgroups import STRANGLED
 from schemas.facts.containers import Container
 from schemas.facts.files import Fact
 from schemas.facts.units import Unit
@@ -32,12 +33,6 @@ reclaimed is neither killed nor of use, as long as nothing but MemoryHigh holds 
 RELIEF = 0.1
 """Of MemoryHigh: so much free swap, or cache, must be there for the kernel to reclaim to."""
 
-STRANGLED = 40.0
-"""Percent of the last minute in which all of its tasks waited for memory: MemoryHigh then does more harm than good."""
-
-PRESSING = 0.98
-"""Of MemoryHigh: what is reclaimed when it is exceeded leaves a service this near below it."""
-
 NEAR = 0.9
 """Of MemoryHigh: from here on it is watched whether it strangles."""
 
@@ -62,9 +57,10 @@ class LimitsSeen(Fact):
     limit_at: PathText = ""
     high_events: int | None = None
     """how often it was slowed"""
-    full10: float = 0.0
     full60: float = 0.0
     """percent of the last minute in which all of its tasks waited for memory"""
+    pressed: bool = False
+    """its high keeps it from doing anything but that"""
     swap_free: int = 0
     """of the host"""
 
@@ -186,12 +182,13 @@ def throttles(case: Case[MemoryMonitoring], seen: LimitsSeen) -> bool:
 
 def strangled(case: Case[MemoryMonitoring], seen: LimitsSeen) -> bool:
     """Whether our MemoryHigh keeps the service from doing anything but wait for memory."""
-    pressing = seen.high is not None and seen.usage >= seen.high * PRESSING
-    return pressing and seen.full60 > STRANGLED and throttles(case, seen)
+    return seen.pressed and throttles(case, seen)
 
 
 def limits_gap(case: Case[MemoryMonitoring], seen: LimitsSeen) -> Gap:
     """How many limits are missing, and one more for a MemoryHigh that strangles."""
+    if not case.settings.limits(case.target):
+        return Gap(amount=0, unit=UNIT, reason=seen.reason)
     if seen.state is State.CHANGING:
         return Gap(amount=0, unit=UNIT, reason=seen.reason, provisional=True)
     if seen.state is State.FAILED:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from functions.memory.facts import Found, Seen
 from functions.memory.judgement import Outlook, growth
+from schemas.command_lines import masked
 from schemas.memory import MemoryTrend
 from schemas.remediation import Finding
 from schemas.settings.memory import MemoryMonitoring
@@ -78,10 +79,15 @@ def no_help(target: str) -> Finding:
     return not_asked(target, "that gave next to nothing back lately")
 
 
+def asked_before(target: str) -> Finding:
+    """Each time is one of the attempts after which a person must look, and the restart may need them."""
+    return not_asked(target, "it was, and is again when its limit is near")
+
+
 def check_failed(target: str, argv: tuple[str, ...], said: str) -> Finding:
     return Finding(
         title=f"{target} is not restarted: the check of its configuration did not pass",
-        detail=f"{said}\nmend it: the next start would fail as well", command=argv,
+        detail=f"{said}\nmend it: the next start would fail as well", command=tuple(masked(argv)),
     )  # fmt: skip
 
 

@@ -100,6 +100,9 @@ class _Planner:
         if COLLECT in self._case.skip_rungs:
             self._notices.append(notices.no_help(target))
             return None
+        if self._case.attempts and not self._outlook.near:
+            self._notices.append(notices.asked_before(target))
+            return None
         why_not = self._not_asked(way)
         if why_not:
             self._notices.append(notices.not_asked(target, why_not))
@@ -145,8 +148,8 @@ class _Planner:
         frees = excess(self._heard, self._seen)
         if found.unit is not None:
             return RestartUnit(
-                unit=found.unit.name, invocation=found.unit.invocation, dependants=found.unit.dependants, held=frees,
-                timeout=_longest(found.unit),
+                unit=found.unit.name, invocation=found.unit.invocation, held=frees, timeout=_longest(found.unit),
+                dependants=tuple(each.name for each in found.dependants),
             )  # fmt: skip
         container = found.container
         if container is None or container.started is None:

@@ -1,6 +1,8 @@
 """One service through the probes: a unit of systemd, a container, or processes that match. Raises ProbeError."""
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import NamedTuple
 
 from functions.core.remedy import Case, is_glob
@@ -20,6 +22,9 @@ RUNNING = frozenset({"active", "reloading", "refreshing"})
 CHANGING = frozenset({"activating", "deactivating"})
 
 HOST = "host"
+
+STABLE = timedelta(seconds=60)
+"""A replica that runs for less can't carry on alone: a unit is active long before it serves."""
 
 
 def targets(settings: MemoryMonitoring, probes: Probes) -> list[str]:
@@ -104,10 +109,16 @@ def _container(_: Case[MemoryMonitoring], name: str, probes: Probes) -> Seen:
     if container is None:
         reason = f"no container {name} runs; if nobody meant to stop it, start it again, as with docker start {name}"
         return Seen(state=State.STOPPED, reason=reason)
-    group = container.control_group or probes.memory.control_group_of(container.pid)
-    if group == "/":  # of everything, so of no container
-        return _of_processes(instance_of_container(container), [container.pid], container.memory_limit, probes)
-    return _of_group(instance_of_container(container), group, container.memory_limit, probes)
+    return _of_group(instance_of_container(container), group_of_container(container), container.memory_limit, probes)
+
+
+def group_of_container(container: Container) -> str:
+    """Raises ProbeError where it is not known: the number that the engine tells may be another process's here."""
+    if not container.control_group:
+        raise ProbeError(
+            f"the control group of the container {container.name} could not be found: what it uses is not known"
+        )
+    return container.control_group
 
 
 def _process(case: Case[MemoryMonitoring], name: str, probes: Probes) -> Seen:
@@ -180,29 +191,46 @@ def replicas_of(group: str, target: str, settings: MemoryMonitoring, probes: Pro
     """The other services of the same *group* → why one can't carry on alone; empty when it can."""
     globs = [glob for glob, each in settings.services.items() if each.replicas == group]
     members = {glob: "it does not run" for glob in globs if not is_glob(glob)}
-    if any(glob.startswith("unit:") for glob in globs):
-        members |= {f"unit:{unit.name}": _down(unit) for unit in probes.units.services(settings.units)}
+    units = [glob.removeprefix("unit:") for glob in globs if glob.startswith("unit:")]
+    if units:
+        now = monotonic()
+        members |= {f"unit:{unit.name}": _down(unit, now) for unit in probes.units.services(units)}
     if any(glob.startswith("container:") for glob in globs):
-        members |= {f"container:{each.name}": _ailing(each) for each in probes.containers.running()}
+        members |= _containers_that_run(probes)
+    if any(glob.startswith("process:") for glob in globs):
+        members |= dict.fromkeys(_matches(settings, probes), "")
     return {each: why for each, why in members.items() if each != target and settings.of(each).replicas == group}
 
 
-def _down(unit: Unit) -> str:
+def _down(unit: Unit, now: float) -> str:
+    """*now* in seconds of the monotonic clock, as systemd reckons."""
     if unit.active not in RUNNING:
         return f"it is {unit.active}"
+    if unit.active_since is not None and now - unit.active_since < STABLE.total_seconds():
+        return "it was started just now"
     return "something is being done with it" if unit.job else ""
+
+
+def _containers_that_run(probes: Probes) -> dict[str, str]:
+    now = datetime.now(UTC)
+    return {f"container:{each.name}": _ailing(each, now) for each in probes.containers.running()}
 
 
 def siblings_of(container: Container, probes: Probes) -> dict[str, str]:
     """The other containers of the same service of a compose project, as `replicas_of`."""
     if not container.service:
         return {}
+    now = datetime.now(UTC)
     return {
-        f"container:{each.name}": _ailing(each)
+        f"container:{each.name}": _ailing(each, now)
         for each in probes.containers.running()
         if (each.project, each.service) == (container.project, container.service) and each.id != container.id
     }
 
 
-def _ailing(container: Container) -> str:
-    return f"it is {container.health}" if container.health in {"unhealthy", "starting"} else ""
+def _ailing(container: Container, now: datetime) -> str:
+    if container.health in {"unhealthy", "starting"}:
+        return f"it is {container.health}"
+    if container.started is not None and abs(now - container.started) < STABLE:
+        return "it was started just now"
+    return ""

@@ -5,17 +5,19 @@ Each part by itself: one that can't be read stops no other.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from functions.core.remedy import Case
 from functions.memory import notices
-from functions.memory.facts import Found, Replica, Seen
+from functions.memory.facts import Dependant, Found, Replica, Seen
 from functions.memory.judgement import heard_of, outlook_of
 from functions.memory.permission import group_of, obstacles
 from functions.memory.services import matching, replicas_of, siblings_of, unit_of
 from schemas.facts.commands import Command
 from schemas.facts.instances import instance_of_container, instance_of_processes, instance_of_unit
 from schemas.facts.processes import MemoryMapping, ProcessIdentity, ProcessMemory
+from schemas.facts.units import Unit
 from schemas.probes import ProbeError, Probes
 from schemas.remediation import Finding
 from schemas.settings.memory import MemoryMonitoring
@@ -24,6 +26,11 @@ LARGEST = 5
 """Processes that are told."""
 
 MAPPINGS = 10
+
+DEPENDANTS = 50
+"""Units that are looked at; with more of them nobody could say what a restart does."""
+
+DOWN = frozenset({"inactive", "failed"})
 
 Answer = TypeVar("Answer")
 
@@ -68,7 +75,10 @@ class _Survey:
         kind, _, name = self._case.target.partition(":")
         if kind == "unit":
             unit = unit_of(name, self._probes)
-            return Found(instance=instance_of_unit(unit), unit=unit, main=self._identity(unit.main_pid))
+            return Found(
+                instance=instance_of_unit(unit), unit=unit, main=self._identity(unit.main_pid),
+                dependants=self._dependants(unit),
+            )  # fmt: skip
         if kind == "container":
             container = self._probes.containers.container(name)
             if container is None:
@@ -79,8 +89,27 @@ class _Survey:
         oldest = min(found, key=lambda process: (process.started, process.pid), default=None)
         return Found(instance=instance_of_processes(found), main=oldest)
 
+    def _dependants(self, unit: Unit) -> tuple[Dependant, ...]:
+        """Systemd hands a restart on from one to the next. What can't be looked at is taken to run."""
+        found: dict[str, Dependant | None] = {unit.name: None}
+        waiting = list(unit.dependants)
+        while waiting:
+            name = waiting.pop(0)
+            if name in found:
+                continue
+            if len(found) > DEPENDANTS:
+                found[name] = Dependant(name=name, busy=f"is one of more than {DEPENDANTS}")
+                break
+            each = self._look(f"unit {name}", partial(self._probes.units.unit, name), None)
+            down = each is not None and each.active in DOWN and not each.job
+            aliases = each.names if each is not None else ()
+            found[name] = None if down else Dependant(name=name, aliases=aliases, busy=_busy(each))
+            waiting += each.dependants if each is not None and not down else ()
+        return tuple(each for each in found.values() if each is not None)
+
     def _identity(self, pid: int | None) -> ProcessIdentity | None:
-        if not pid:
+        """None for one that is not of the service: an engine may count processes otherwise than we do."""
+        if not pid or pid not in self._seen.processes:
             return None
         return self._look(f"process {pid}", lambda: self._probes.processes.identity(pid), None)
 
@@ -135,3 +164,11 @@ class _Survey:
         if checked is None:
             return f"there is no {argv[0]}"
         return "" if checked.passed else checked.said or "it did not pass, and said nothing"
+
+
+def _busy(unit: Unit | None) -> str:
+    if unit is None:
+        return ""
+    if unit.occasional:
+        return "does a piece of work that would be cut off, or begun anew"
+    return "has something else done with it" if unit.job else ""

@@ -22,6 +22,9 @@ _WRITE = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNLIMITED = 2**62
 """Version 1 writes no limit as the most bytes it can count: 2**63, less one page of whatever size."""
 
+DEEPEST, MOST = 64, 10_000
+"""Levels of groups below one, and groups in all, that are looked into: to whom a group is delegated may make any."""
+
 
 class Group:
     """One control group, held by a descriptor. Methods raise OSError when it is gone."""
@@ -62,10 +65,44 @@ class Group:
         return {int(pid) for text in self.texts_below("cgroup.procs") for pid in text.split()} - {0}
 
     def texts_below(self, name: str) -> Iterator[str]:
-        """That file of this group and of each below; what vanishes meanwhile is passed by."""
-        for *_, fd in os.fwalk(".", dir_fd=self.fd):
+        """That file of this group and of each below; what vanishes meanwhile is passed by.
+
+        Raises ProbeError for more groups than anybody needs.
+        """
+        for count, (fd, depth) in enumerate(_below(self.fd), 1):
+            if count > MOST or depth > DEEPEST:
+                raise ProbeError(
+                    f"read the control group {show_path(self.path)}: more than {MOST} groups are in it, or more than"
+                    f" {DEEPEST} in each other; look who makes them"
+                )
             with contextlib.suppress(OSError):
                 yield _read(fd, name)
+
+
+def _below(fd: int, depth: int = 0) -> Iterator[tuple[int, int]]:
+    """The group and each below, by a descriptor that lasts until the next is asked for, and how deep it lies."""
+    yield fd, depth
+    for name in _directories(fd):
+        try:
+            child = os.open(name, DIRECTORY, dir_fd=fd)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENODEV}:
+                continue  # it is gone
+            raise
+        try:
+            yield from _below(child, depth + 1)
+        finally:
+            os.close(child)
+
+
+def _directories(fd: int) -> list[str]:
+    try:
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENODEV}:
+            return []
+        raise
 
 
 def _read(directory: int, name: str) -> str:

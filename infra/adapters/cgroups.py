@@ -4,6 +4,7 @@ import contextlib
 import errno
 import mmap
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from functions.core.ports import ToolError
@@ -12,6 +13,9 @@ from schemas.facts.cgroups import ControlGroupMemory, HostMemory, Pressure
 from schemas.probes import ProbeError
 from schemas.remediation import ItemResult, Outcome
 from schemas.text import show_path
+
+MOUNTS_KEPT = 10.0
+"""Seconds for which it is not looked again where the tree is mounted: a host of containers has hundreds of mounts."""
 
 MARGIN = 1.25
 """A limit is lowered to no less than this × the working set: below, the kernel would reclaim, then kill, at once."""
@@ -23,6 +27,7 @@ class ControlGroups:
     def __init__(self, root: str = ROOT, proc: str = "/proc") -> None:
         self._root = root
         self._proc = proc
+        self._found: tuple[float, Tree] | None = None
 
     def host(self) -> HostMemory:
         told = {name: size * 1024 for name, size in numbers_in(self._proc_text("meminfo")).items()}
@@ -41,9 +46,16 @@ class ControlGroups:
         )  # fmt: skip
 
     def control_group(self, path: str) -> ControlGroupMemory:
-        tree = memory_tree(self._root, self._proc)
+        tree = self._tree()
         with _told(path), tree.opened(path) as groups:
             return memory_of(tree, groups)
+
+    def _tree(self) -> Tree:
+        """Raises ProbeError."""
+        now = time.monotonic()
+        if self._found is None or now - self._found[0] > MOUNTS_KEPT:
+            self._found = now, memory_tree(self._root, self._proc)
+        return self._found[1]
 
     def processes(self, path: str) -> tuple[int, ...]:
         found: list[set[int]] = []
@@ -59,7 +71,7 @@ class ControlGroups:
         return tuple(sorted(set().union(*found)))
 
     def control_group_of(self, pid: int) -> str:
-        path = memory_tree(self._root, self._proc).path_in(self._proc_text(f"{pid}/cgroup"))
+        path = self._tree().path_in(self._proc_text(f"{pid}/cgroup"))
         if path is None:
             raise ProbeError(f"read {self._proc}/{pid}/cgroup: it names no group that carries memory")
         return path
@@ -130,13 +142,14 @@ def _read_version_2(tree: Tree, groups: Sequence[Group]) -> ControlGroupMemory:
     own = group.numbers("memory.events.local") or events
     amounts = _statistics(tree, group)
     limit, limit_at = _smallest(maximums)
+    swap_limit, _ = _smallest([(each.number("memory.swap.max"), each.path) for each in groups])
     anonymous, shared = amounts.get("anon", 0), amounts.get("shmem", 0)
     return ControlGroupMemory(
         path="", version=2,
         **_sizes(usage, anonymous, amounts.get("file", 0), amounts.get("inactive_file", 0)),
         anonymous=anonymous, file=max(0, amounts.get("file", 0) - shared), shared=shared, swap=swap or 0,
         unreclaimable=amounts.get("slab_unreclaimable", 0),
-        limit=limit, limit_at=limit_at, maximum=maximums[-1][0], high=high,
+        swap_limit=swap_limit, limit=limit, limit_at=limit_at, maximum=maximums[-1][0], high=high,
         high_events=own.get("high"), out_of_memory_kills=events.get("oom_kill"), failures=own.get("max"),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ import http.client
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,18 +18,18 @@ def ask(url: str, method: str, timeout: float) -> ItemResult:
 
     No proxy is used and no redirection followed. What follows a `?` is sent and never told: it may hold a secret.
     """
-    parts = urlsplit(url)
+    parts, until = urlsplit(url), time.monotonic() + timeout
     name = plain(f"{method} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
     try:
         addresses = _addresses(parts)
     except (OSError, ValueError) as error:
         return ItemResult(name=name, outcome=Outcome.REFUSED, reason=f"no http on loopback: {_words(error)}")
     try:
-        connection = _connected(addresses, timeout)
+        connection = _connected(addresses, until)
     except OSError as error:
         return ItemResult(name=name, outcome=Outcome.REFUSED, reason=f"nobody answers there: {_words(error)}")
     try:
-        with _ending(connection, timeout):
+        with _ending(connection, until):
             status = _request(connection, parts, method)
     except (OSError, http.client.HTTPException) as error:
         reason = f"no answer within {timeout:g} s, or a broken one: {_words(error)}"
@@ -51,26 +52,34 @@ def _addresses(parts: SplitResult) -> list[tuple[str, int]]:
     return addresses
 
 
-def _connected(addresses: list[tuple[str, int]], timeout: float) -> socket.socket:
-    """To the first that answers: `localhost` may be two addresses, and a service listen on one. Raises OSError."""
+def _connected(addresses: list[tuple[str, int]], until: float) -> socket.socket:
+    """To the first that answers: `localhost` may be two addresses, and a service listen on one. Raises OSError.
+
+    One that hangs answers nobody: its queue of connections is full.
+    """
     for place, address in enumerate(addresses, 1):
         try:
-            return socket.create_connection(address, timeout)
+            return socket.create_connection(address, _left(until))
         except OSError:
             if place == len(addresses):
                 raise
     raise OSError("the host has no address")
 
 
+def _left(until: float) -> float:
+    """Seconds, never 0: a socket would then not wait at all, and say that in other words."""
+    return max(until - time.monotonic(), 0.001)
+
+
 @contextlib.contextmanager
-def _ending(connection: socket.socket, timeout: float) -> Iterator[None]:
+def _ending(connection: socket.socket, until: float) -> Iterator[None]:
     """Close it in the end, and cut it at the deadline: an answer in small drops would go on for ever."""
 
     def cut() -> None:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(timeout, cut)
+    timer = threading.Timer(_left(until), cut)
     timer.daemon = True
     timer.start()
     try:

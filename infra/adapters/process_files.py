@@ -5,12 +5,15 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from infra.adapters.command_lines import shown
+from schemas.command_lines import shown
 from schemas.facts.processes import ProcessIdentity
 
 PROC = "/proc"
+
+LARGEST = 2**16
+"""Bytes of a command line that are read: any user may have one of megabytes."""
 
 
 class Stat(NamedTuple):
@@ -35,9 +38,18 @@ class ProcessFiles:
         self.pid = pid
         self.fd = fd
 
-    def read(self, name: str) -> bytes:
-        with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd), "rb") as file:
-            return file.read()
+    def read(self, name: str, most: int = -1) -> bytes:
+        """Its first *most* bytes, or all."""
+        with self._opened(name) as file:
+            return file.read(most)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """One after the other: of what a process maps there may be many megabytes."""
+        with self._opened(name) as file:
+            yield from file
+
+    def _opened(self, name: str) -> BinaryIO:
+        return open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd), "rb")
 
     def stat(self) -> Stat:
         """The name of a program, in brackets, may hold brackets and spaces of its own."""
@@ -53,7 +65,7 @@ class ProcessFiles:
 
     def arguments(self) -> list[str]:
         """Its name in brackets for a process of the kernel, which has none."""
-        told = self.read("cmdline").rstrip(b"\0")
+        told = self.read("cmdline", LARGEST).rstrip(b"\0")
         return [os.fsdecode(each) for each in told.split(b"\0")] if told else [f"[{self.name()}]"]
 
     def name(self) -> str:
@@ -76,9 +88,8 @@ class ProcessFiles:
         return [os.fsdecode(line).split(":", 2)[-1] for line in self.read("cgroup").splitlines()]
 
     def maps_library(self, name: str) -> bool:
-        return (
-            re.search(rb"/%s(?: \(deleted\))?$" % re.escape(name.encode()), self.read("maps"), re.MULTILINE) is not None
-        )
+        path = re.compile(rb"/%s(?: \(deleted\))?$" % re.escape(name.encode()))
+        return any(path.search(line) for line in self.lines("maps"))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pwd
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
 import psutil
@@ -19,6 +19,9 @@ LARGEST = 50 * 10**9
 """Bytes of resident set above which page tables are not walked: that takes seconds, and holds the process up."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SEARCHED = 8192
+"""Characters of a command line, from both its ends, in which an expression is searched for: with a long one of the
+wrong kind that takes for ever, and nothing else happens meanwhile."""
 _NAME_LENGTH = 15
 """Bytes of a program's name that the kernel keeps (TASK_COMM_LEN, less the zero)."""
 
@@ -45,7 +48,7 @@ class Processes:
         wanted = _user_id(user) if user is not None else None
 
         def match(files: ProcessFiles) -> ProcessIdentity | None:
-            if not expression.search(" ".join(files.arguments())):
+            if not expression.search(_ends(" ".join(files.arguments()))):
                 return None
             return files.identity() if wanted is None or files.user() == wanted else None
 
@@ -63,7 +66,7 @@ class Processes:
                 resident, _ = _resident(files)
                 if resident > LARGEST:
                     raise ProbeError(f"read mappings of process {pid}: {resident} bytes take too long to look through")
-                sizes = mapped(os.fsdecode(files.read("smaps")))
+                sizes = mapped(map(os.fsdecode, files.lines("smaps")))
         except OSError as error:
             raise _unread(f"mappings of process {pid}", error) from error
         largest = sorted(sizes.items(), key=lambda size: (-size[1], size[0]))[:count]
@@ -133,6 +136,11 @@ def _of(pid: int, read: Callable[[ProcessFiles], Answer]) -> Answer | None:
         return None
 
 
+def _ends(line: str) -> str:
+    """Where programs and what they are for are named, of a line however long."""
+    return line if len(line) <= _SEARCHED else f"{line[: _SEARCHED // 2]} {line[-_SEARCHED // 2 :]}"
+
+
 def _unread(what: str, error: OSError) -> ProbeError:
     if isinstance(error, FileNotFoundError | ProcessLookupError):
         return ProbeError(f"read {what}: it ended")
@@ -188,15 +196,15 @@ def _descriptors(files: ProcessFiles) -> int | None:
     return None
 
 
-_REGION = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)$")
-_SIZE = re.compile(r"^(?:Pss|SwapPss): +(\d+) kB$")
+_REGION = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)\n?$")
+_SIZE = re.compile(r"^(?:Pss|SwapPss): +(\d+) kB\n?$")
 
 
-def mapped(smaps: str) -> dict[str, int]:
-    """Name → bytes, PSS and swapped PSS, of what /proc/<pid>/smaps says. Pure."""
+def mapped(smaps: Iterable[str]) -> dict[str, int]:
+    """Name → bytes, PSS and swapped PSS, of the lines of /proc/<pid>/smaps. Pure."""
     sizes: dict[str, int] = {}
     name = ""
-    for line in smaps.split("\n"):
+    for line in smaps:
         if region := _REGION.match(line):
             name = region[1].replace("\\012", "\n") or "[anon]"
         elif size := _SIZE.match(line):

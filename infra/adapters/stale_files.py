@@ -131,10 +131,9 @@ def _bound(path: str) -> bool:
     """Whether a process of our network namespace is bound to that path, listening or not yet."""
     try:
         with open(f"{PROC}/net/unix", "rb") as table:
-            lines = table.read().splitlines()
+            return any(line.rstrip(b"\n").split(None, 7)[7:] == [os.fsencode(path)] for line in table)
     except OSError as error:
         raise ProbeError(f"read {PROC}/net/unix: {error.strerror}") from error
-    return any(line.split(None, 7)[7:] == [os.fsencode(path)] for line in lines)
 
 
 def _answers(fd: int) -> bool:

@@ -58,36 +58,45 @@ class SystemdTools:
     def restart(self, unit: str, invocation: str, timeout: float) -> ItemResult:
         """Give it more time than the unit's own timeouts do (`Unit.longest_restart`); systemd goes on without us.
 
-        Skipped when it is another run than planned, was stopped or masked meanwhile; an empty *invocation* is that of
-        a unit which did not run, and must not run by now. Refused when the unit does not allow it, or its file has
-        changed; deferred while something else is done with it. Raises ToolError when systemd can't be asked.
+        Skipped when it is another run than planned, was stopped or masked meanwhile. Refused when the unit does not
+        allow it, or its file has changed; deferred while something else is done with it. Raises ToolError when systemd
+        can't be asked.
         """
         before = self._read(unit)
         held = changes.not_now(before)
         if before is None or held is not None:
             return (held or changes.GONE).of(unit)
-        held = changes.another_run(before, invocation) or changes.not_restartable(before)
+        held = changes.stopped(before) or changes.another_run(before, invocation) or changes.not_restartable(before)
         return (held or self._start("restart", before, timeout)).of(unit)
 
-    def start(self, unit: str, timeout: float) -> ItemResult:
+    def start(self, unit: str, invocation: str, timeout: float) -> ItemResult:
         """What speaks against it is as for `restart`."""
         before = self._read(unit)
         held = changes.not_now(before)
         if before is None or held is not None:
             return (held or changes.GONE).of(unit)
-        held = changes.runs_already(before) or changes.not_startable(before)
+        held = changes.not_failed(before, invocation) or changes.not_startable(before)
         return (held or self._start("start", before, timeout)).of(unit)
 
-    def reset_failed(self, unit: str) -> ItemResult:
-        """Afterwards the unit is inactive: `start` it then, for to `restart` it looks as if somebody had stopped it."""
+    def start_anew(self, unit: str, invocation: str, timeout: float) -> ItemResult:
+        """Cleared, a unit looks as if somebody meant it to be down: so nothing comes between that and the start."""
         before = self._read(unit)
         held = changes.not_now(before)
         if before is None or held is not None:
             return (held or changes.GONE).of(unit)
-        if not before.failed:
-            return Verdict(Outcome.SKIPPED, f"it is not failed, but {changes.state(before)}").of(unit)
-        completed = self._run(["reset-failed", "--", unit])
-        return changes.cleared(before, self._read(unit), completed).of(unit)
+        held = changes.not_failed(before, invocation) or changes.not_startable(before)
+        return (held or self._start_cleared(before, timeout)).of(unit)
+
+    def _start_cleared(self, before: Unit, timeout: float) -> Verdict:
+        completed = self._run(["reset-failed", "--", before.name])
+        try:
+            after = self._read(before.name)
+            held = changes.not_cleared(after, completed)
+            if after is None or held is not None:
+                return held or changes.GONE
+            return changes.in_vain(self._start("start", after, timeout))
+        except ToolError as error:
+            return changes.in_vain(Verdict(Outcome.FAILED, str(error)))
 
     def limit_memory(self, unit: str, invocation: str, high: int | None, maximum: int | None) -> ItemResult:
         """The reason tells before and after.

@@ -75,15 +75,31 @@ def another_run(unit: Unit, invocation: str) -> Verdict | None:
     if not invocation and not down:
         return Verdict(Outcome.SKIPPED, f"it did not run when this was planned, and is {state(unit)} by now")
     if invocation and unit.active == "inactive":
-        return Verdict(Outcome.SKIPPED, "it was stopped since this was planned, or its failure was cleared")
+        return stopped(unit)
     if invocation and unit.invocation != invocation:
-        reason = f"it was started anew since this was planned: its run is {unit.invocation}, not {plain(invocation)}"
-        return Verdict(Outcome.SKIPPED, reason)
+        return _started_anew(unit, invocation)
     return None
 
 
-def runs_already(unit: Unit) -> Verdict | None:
-    return Verdict(Outcome.SKIPPED, f"it is {state(unit)} by now") if unit.running else None
+def stopped(unit: Unit) -> Verdict | None:
+    """Why it is meant to be down, as far as can be seen."""
+    if unit.active == "inactive":
+        return Verdict(Outcome.SKIPPED, "it was stopped since this was planned, or its failure was cleared")
+    if unit.failed_when_stopped:
+        return Verdict(Outcome.SKIPPED, f"it was stopped, and is {state(unit)} only because it did not end in order")
+    return None
+
+
+def not_failed(unit: Unit, invocation: str) -> Verdict | None:
+    """Why it is not the failure that was planned for."""
+    if not unit.failed:
+        return stopped(unit) or Verdict(Outcome.SKIPPED, f"it is {state(unit)} by now")
+    return stopped(unit) or (_started_anew(unit, invocation) if unit.invocation != invocation else None)
+
+
+def _started_anew(unit: Unit, planned: str) -> Verdict:
+    now, planned = unit.invocation or "none", plain(planned) or "none"
+    return Verdict(Outcome.SKIPPED, f"it was started anew since this was planned: its run is {now}, not {planned}")
 
 
 def not_startable(unit: Unit) -> Verdict | None:
@@ -135,12 +151,19 @@ def _why_down(unit: Unit, ending: Ending) -> str:
     return "it ended at once" if ending.status == 0 else ending.said
 
 
-def cleared(before: Unit, after: Unit | None, completed: Completed) -> Verdict:
-    """What became of clearing a failure."""
-    if after is not None and after.failed:
-        return Verdict(Outcome.FAILED, f"it is still {state(after)}: {said(completed)}")
-    now = state(after) if after is not None else "unloaded"
-    return Verdict(Outcome.DONE, f"{state(before)} → {now}")
+def not_cleared(after: Unit | None, completed: Completed) -> Verdict | None:
+    """Why clearing its failure did not leave it as it is to be before a start."""
+    if after is None or after.active == "inactive":
+        return None if after is not None else GONE
+    outcome = Outcome.FAILED if after.failed else Outcome.SKIPPED
+    return Verdict(outcome, f"it is {state(after)} after its failure was cleared: {said(completed)}")
+
+
+def in_vain(start: Verdict) -> Verdict:
+    """What became of a start before which the failure was cleared: when it did not work, something was done for all."""
+    if start.outcome is not Outcome.FAILED:
+        return start
+    return Verdict(Outcome.PARTIAL, f"its failure and its count of starts were cleared, but {start.reason}")
 
 
 # ── limits ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ _TEXTS = {
     "name": "Id", "description": "Description", "load": "LoadState", "active": "ActiveState", "sub": "SubState",
     "enabled": "UnitFileState", "type": "Type", "result": "Result", "control_group": "ControlGroup",
     "invocation": "InvocationID", "restart_policy": "Restart", "oom_policy": "OOMPolicy", "pid_file": "PIDFile",
-    "user": "User", "slice": "Slice", "fragment": "FragmentPath",
+    "user": "User", "slice": "Slice", "fragment": "FragmentPath", "failure_action": "FailureAction",
 }  # fmt: skip
 _FLAGS = {
     "memory_accounting": "MemoryAccounting", "can_start": "CanStart", "can_stop": "CanStop", "can_reload": "CanReload",
@@ -21,21 +21,25 @@ _FLAGS = {
 _COUNTS = {"restarts": "NRestarts", "start_limit_burst": "StartLimitBurst"}
 _SIZES = {"memory_current": "MemoryCurrent", "memory_high": "MemoryHigh", "memory_max": "MemoryMax"}
 _MOMENTS = {
+    "began": "InactiveExitTimestampMonotonic",
     "active_since": "ActiveEnterTimestampMonotonic", "active_until": "ActiveExitTimestampMonotonic",
     "inactive_since": "InactiveEnterTimestampMonotonic", "main_ended": "ExecMainExitTimestampMonotonic",
 }  # fmt: skip
-_TIMEOUTS = {"stop_timeout": "TimeoutStopUSec", "start_timeout": "TimeoutStartUSec"}
+_TIMEOUTS = {
+    "stop_timeout": "TimeoutStopUSec", "start_timeout": "TimeoutStartUSec", "longest_run": "RuntimeMaxUSec",
+}  # fmt: skip
 _INTERVALS = {"restart_delay": "RestartUSec", "start_limit_interval": "StartLimitIntervalUSec"}
 _LISTS = {
     # to whom systemd hands a restart on (unit-dependency-atom.c, PROPAGATE_RESTART)
     "dependants": ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf"),
-    "requires": ("Requires", "BindsTo", "Requisite"), "wants": ("Wants",), "sockets": ("TriggeredBy",),
+    "requires": ("Requires", "BindsTo", "Requisite"), "wants": ("Wants", "Upholds"),
+    "conflicts": ("Conflicts", "ConflictedBy"), "sockets": ("TriggeredBy",), "drop_ins": ("DropInPaths",),
 }  # fmt: skip
 
 PROPERTIES = (
     *_TEXTS.values(), *_FLAGS.values(), *_COUNTS.values(), *_SIZES.values(), *_MOMENTS.values(),
     *_TIMEOUTS.values(), *_INTERVALS.values(), *(key for keys in _LISTS.values() for key in keys),
-    "ExecMainCode", "ExecMainStatus", "MainPID", "Job",
+    "Names", "ExecMainCode", "ExecMainStatus", "MainPID", "Job",
 )  # fmt: skip
 """Asked for in one go. Those that a kind of unit, or an older systemd, has not are left out of its answer."""
 
@@ -105,6 +109,7 @@ def _unit(fields: Mapping[str, str]) -> Unit:
             **{name: _seconds(fields, key) for name, key in _TIMEOUTS.items() if key in fields},
             **{name: _interval(fields, key) for name, key in _INTERVALS.items() if _is_set(fields, key)},
             **{name: _names(fields, keys) for name, keys in _LISTS.items()},
+            "aliases": tuple(name for name in _names(fields, ("Names",)) if name != fields["Id"]),
             "exit_code": ended,
             "exit_status": _number(fields, "ExecMainStatus") if ended else None,
             "main_pid": _number(fields, "MainPID") or None,

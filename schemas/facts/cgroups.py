@@ -5,6 +5,13 @@ from pydantic import Field
 from schemas.facts.files import Fact
 from schemas.text import PathText
 
+STRANGLED = 40.0
+"""Percent of the last minute in which all tasks of a group waited for memory: what slows it then does more harm than
+good."""
+
+PRESSING = 0.98
+"""Of its high: what is reclaimed when that is exceeded leaves a group this near below it."""
+
 
 class Pressure(Fact):
     """Pressure stall information: the share of time in which tasks waited for memory, in percent."""
@@ -32,6 +39,8 @@ class ControlGroupMemory(Fact):
     shared: int = 0
     """shmem: files in tmpfs count here"""
     swap: int = 0
+    swap_limit: int | None = None
+    """the smallest on the path to the root; none in version 1, where only the sum with memory has one"""
     unreclaimable: int = 0
     """kernel slab that no pressure frees"""
     limit: int | None = None
@@ -56,6 +65,12 @@ class ControlGroupMemory(Fact):
     def held(self) -> int:
         """What a leak makes grow, whatever the page cache does: anonymous, shared, swapped, and kernel memory."""
         return self.anonymous + self.shared + self.swap + self.unreclaimable
+
+    def strangled(self, ease: float = 1.0) -> bool:
+        """Whether its own high keeps it from doing anything but wait for memory; with *ease*, nearly."""
+        if self.high is None or self.pressure is None or self.usage < self.high * PRESSING / ease:
+            return False
+        return self.pressure.full60 > STRANGLED / ease
 
 
 class HostMemory(Fact):

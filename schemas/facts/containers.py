@@ -46,6 +46,10 @@ class Engine(Fact):
     """bytes of all layers, each counted once"""
 
 
+OWNING_UNIT = "PODMAN_SYSTEMD_UNIT"
+"""Label of a container that a unit of systemd runs."""
+
+
 class Container(Fact):
     """One container that runs."""
 
@@ -71,3 +75,8 @@ class Container(Fact):
     project: Text = ""
     """of compose, whose services are replicas of each other"""
     service: Text = ""
+
+    @property
+    def owner(self) -> str:
+        """The unit that runs it; empty for one that its engine alone looks after."""
+        return self.labels.get(OWNING_UNIT, "")

@@ -5,6 +5,9 @@ from schemas.text import PathText, Text
 
 STOPPING = frozenset({"deactivating"})
 
+STAYS_DOWN = frozenset({"", "no", "on-success", "on-watchdog", "on-abort"})
+"""Restart= with which systemd does not start again what the kernel killed: systemd.service(5), its table of causes."""
+
 KILLED, DUMPED = 2, 3
 """CLD_KILLED and CLD_DUMPED, in ExecMainCode: the exit status is a signal's number (waitid(2))."""
 IN_ORDER = frozenset({1, 2, 13, 15})
@@ -16,6 +19,8 @@ class Unit(Fact):
 
     name: Text
     """`nginx.service`; of several names the one that systemd shows as Id"""
+    aliases: tuple[Text, ...] = ()
+    """its other names"""
     description: Text = ""
     load: str = "loaded"
     """loaded, not-found, masked, error, …"""
@@ -38,6 +43,8 @@ class Unit(Fact):
     """id of this run of the unit; another one after each start"""
     restarts: int = 0
     """by systemd's own Restart=, since it was last started by somebody"""
+    began: float | None = None
+    """seconds of the monotonic clock when this run, or the attempt at it, began: it was inactive or failed before"""
     active_since: float | None = None
     """seconds of the monotonic clock when it became active"""
     active_until: float | None = None
@@ -56,6 +63,8 @@ class Unit(Fact):
     stop_timeout: float | None = 90.0
     """seconds; none for no limit"""
     start_timeout: float | None = 90.0
+    longest_run: float | None = None
+    """RuntimeMaxSec=: after so long systemd ends it as failed; none for no limit"""
     memory_current: int | None = None
     memory_high: int | None = None
     memory_max: int | None = None
@@ -69,6 +78,8 @@ class Unit(Fact):
     refuses_manual_stop: bool = False
     reload_needed: bool = False
     """its file changed on disk: a restart would apply the change"""
+    failure_action: str = "none"
+    """FailureAction=: what happens to the whole machine when it fails, like reboot"""
     job: bool = False
     """something is being done with it this moment"""
     delegated: bool = False
@@ -78,14 +89,23 @@ class Unit(Fact):
     slice: Text = ""
     fragment: PathText = ""
     """the unit file"""
+    drop_ins: tuple[PathText, ...] = ()
+    """files that change what the unit file says"""
     dependants: tuple[Text, ...] = ()
     """RequiredBy, RequisiteOf, BoundBy, ConsistsOf: those of them that run restart together with it"""
     requires: tuple[Text, ...] = ()
     """Requires, BindsTo, Requisite: without them it does not run"""
     wants: tuple[Text, ...] = ()
-    """Wants: started together with it, and may be missing"""
+    """Wants, Upholds: started together with it, and may be missing"""
+    conflicts: tuple[Text, ...] = ()
+    """Conflicts, ConflictedBy: those of them that run are stopped when it is started"""
     sockets: tuple[Text, ...] = ()
     """TriggeredBy: sockets that start it when somebody knocks, timers and paths too"""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name by which somebody may have meant it."""
+        return (self.name, *self.aliases)
 
     @property
     def masked(self) -> bool:
@@ -93,11 +113,21 @@ class Unit(Fact):
 
     @property
     def running(self) -> bool:
-        return self.active in {"active", "reloading"}
+        return self.active in {"active", "reloading", "refreshing"}
 
     @property
     def failed(self) -> bool:
         return self.active == "failed"
+
+    @property
+    def at_rest(self) -> bool:
+        """No run of it is under way, so what is left in its control group is left over."""
+        return self.active in {"inactive", "failed"} or self.restarting
+
+    @property
+    def comes_back(self) -> bool:
+        """Systemd starts it again when the kernel kills it."""
+        return self.restart_policy not in STAYS_DOWN
 
     @property
     def restarting(self) -> bool:
@@ -105,14 +135,35 @@ class Unit(Fact):
         return self.active == "activating" and self.sub.startswith("auto-restart")
 
     @property
-    def scheduled(self) -> bool:
-        """A piece of work with an end, or what a timer starts: it runs when its time comes, not all the time."""
-        return self.type == "oneshot" or any(name.endswith(".timer") for name in self.sockets)
+    def occasional(self) -> bool:
+        """It runs on an occasion, not all the time: a piece of work, what a timer starts, what was made for one run by
+        systemd-run, and what serves one connection of a socket (Accept=yes).
+        """
+        template = self.name.partition("@")[0]
+        one_connection = "@" in self.name and f"{template}.socket" in self.sockets
+        timed = any(name.endswith(".timer") for name in self.sockets)
+        return self.type == "oneshot" or self.enabled == "transient" or timed or one_connection
+
+    @property
+    def failed_when_stopped(self) -> bool:
+        """It was stopped, by somebody or along with another unit, and did not end in order: many a Java program ends
+        with status 143 on SIGTERM, and one that hangs is killed.
+
+        For a stop it leaves the active state before its process ends. So it does when systemd ends it by itself, for
+        memory or the watchdog, as the result tells, or for RuntimeMaxSec=; or when it announces its end (STOPPING=1).
+        """
+        began, since, until, ended = self.began, self.active_since, self.active_until, self.main_ended
+        if not self.failed or began is None or since is None or until is None or ended is None:
+            return False
+        if self.result not in {"exit-code", "signal", "core-dump", "timeout"}:
+            return False
+        ran_out = self.result == "timeout" and self.longest_run is not None and until - since >= self.longest_run
+        return began <= until < ended and not ran_out
 
     @property
     def out_of_starts(self) -> bool:
         """Given up by systemd after StartLimitBurst=: the result says so only where nothing else went wrong before."""
-        if not self.failed or self.start_limit_burst <= 0 or self.start_limit_interval <= 0:
+        if not self.failed or self.start_limit_burst <= 0 or self.start_limit_interval <= 0 or self.failed_when_stopped:
             return False
         tried = self.restart_policy != "no" and self.restarts >= self.start_limit_burst
         return self.result == "start-limit-hit" or tried

@@ -3,34 +3,48 @@
 Read by `collectors.memory` and `functions.memory`; the only home of their thresholds.
 """
 
+import re
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from schemas.settings.base import Settings
 from schemas.settings.custom import Arguments
 from schemas.settings.services import UnitGlob
 from schemas.units import Duration, Percent, Size
 
+_UNIT_GLOB: TypeAdapter[str] = TypeAdapter(UnitGlob)
+
 
 def _target_glob(glob: str) -> str:
+    """`unit:app` is `unit:app.service`, as everywhere: what it says would else hold for nothing."""
     kind, colon, name = glob.partition(":")
     if kind not in ("unit", "container", "process") or not colon or not name:
         raise ValueError(f"{glob!r} is no service; write unit:, container: or process: and a name or glob")
-    return glob
+    return f"unit:{_UNIT_GLOB.validate_python(name)}" if kind == "unit" else glob
 
 
 ServiceGlob = Annotated[str, AfterValidator(_target_glob)]
 """`unit:app.service`, `container:web-*`, `process:worker`"""
 
 
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
 class ProcessMatch(Settings):
     """Processes that make up one service without being a unit or a container."""
 
-    command: str = Field(
-        min_length=1, description="Regular expression, searched for in the arguments joined by spaces."
+    command: Annotated[str, AfterValidator(_expression)] = Field(
+        min_length=1,
+        description="Regular expression, searched for in the arguments joined by spaces; of more than 8,192 characters"
+        " in the first and the last half of so many.",
     )
     user: str | None = Field(None, description="Only processes of this user.")
 
@@ -127,13 +141,24 @@ class MemoryMonitoring(Settings):
         return self
 
     def of(self, target: str) -> ServiceMemory:
-        """What is known of *target*: of the globs that match, the longest gives all. Pure."""
+        """What is known of *target*: its own name, or else the longest of the globs that match, gives all. Pure."""
+        if target in self.services:
+            return self.services[target]
         matching = [glob for glob in self.services if fnmatchcase(target, glob)]
         return self.services[max(matching, key=len)] if matching else ServiceMemory()
 
     def may_restart(self, target: str) -> bool:
         own = self.of(target).restart
         return self.restart if own is None else own
+
+    def permits_by_name(self, target: str) -> bool:
+        """Whether it may be restarted by its own name, and not only by a glob. Pure."""
+        return target in self.services and self.services[target].restart is True
+
+    def limits(self, target: str) -> bool:
+        """Whether it is to be held to a limit. Pure."""
+        own = self.of(target)
+        return own.high is not None or own.maximum is not None
 
     def watches(self, target: str) -> bool:
         """Whether *target* is one of those that the settings name. Pure."""

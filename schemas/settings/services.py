@@ -14,10 +14,13 @@ PROTECTED_UNITS = (
     "systemd-*", "init.scope", "-.slice", "dbus*.service", "ssh.service", "sshd*.service", "ssh@*.service",
     "getty@*", "serial-getty@*", "user@*", "user-runtime-dir@*", "console-getty*", "emergency.service",
     "rescue.service", "NetworkManager.service", "networking.service", "ifup@*", "polkit.service",
-    "docker.service", "containerd.service", "podman.service", "libvirtd.service", "virtqemud.service",
+    "docker.service", "containerd.service", "podman.service", "crio.service", "kubelet.service", "k3s*.service",
+    "libvirtd.service", "virtqemud.service", "pacemaker*.service", "corosync*.service",
     "nats*.service", "ansai*.service",
 )  # fmt: skip
-"""Globs: without these nobody gets in, the machine or its workloads go down, or we do. Always added to the user's."""
+"""Globs: without these nobody gets in, the machine or its workloads go down, or we do; or they keep a node out of its
+cluster for a reason. Always added to the user's.
+"""
 
 
 def _unit_glob(glob: str) -> str:
@@ -76,22 +79,24 @@ class ServiceMonitoring(Settings):
         timedelta(seconds=10), description="Between SIGTERM and SIGKILL for a stale process of the unit."
     )
 
-    def of(self, unit: str) -> UnitSettings:
-        """What is known of *unit*: of the globs that match, the longest gives all. Pure."""
-        matching = [glob for glob in self.services if fnmatchcase(unit, glob)]
+    # Each asks with all names of one unit: people write mysql where systemd says mariadb.
+
+    def of(self, *names: str) -> UnitSettings:
+        """What is known of a unit: of the globs that match, the longest gives all. Pure."""
+        matching = [glob for glob in self.services if _any_matches(names, (glob,))]
         return self.services[max(matching, key=len)] if matching else UnitSettings()
 
-    def watches(self, unit: str) -> bool:
-        return _any_matches(unit, self.units) and not _any_matches(unit, self.ignore)
+    def watches(self, *names: str) -> bool:
+        return _any_matches(names, self.units) and not _any_matches(names, self.ignore)
 
-    def protects(self, unit: str) -> bool:
+    def protects(self, *names: str) -> bool:
         """Whether it may be told about only, whatever else is said of it."""
-        return _any_matches(unit, PROTECTED_UNITS) or _any_matches(unit, self.protected)
+        return _any_matches(names, PROTECTED_UNITS) or _any_matches(names, self.protected)
 
-    def may_restart(self, unit: str) -> bool:
-        own = self.of(unit).restart
+    def may_restart(self, *names: str) -> bool:
+        own = self.of(*names).restart
         return self.restart if own is None else own
 
 
-def _any_matches(unit: str, globs: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(unit, glob) for glob in globs)
+def _any_matches(names: tuple[str, ...], globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, glob) for name in names for glob in globs)

@@ -58,9 +58,9 @@ class Machine:
     def group(self, path, held, *, cache=0, **values):
         values.setdefault("processes", (1000 + len(self.groups),))
         values.setdefault("out_of_memory_kills", 0)
-        shared = values.pop("shared", 0)
+        shared, usage = values.pop("shared", 0), values.pop("usage", held + 2 * cache)
         self.groups[path] = ControlGroupMemory(
-            path=path, version=2, usage=held + 2 * cache, working_set=held + cache, anonymous=held - shared,
+            path=path, version=2, usage=usage, working_set=held + cache, anonymous=held - shared,
             shared=shared, **({"limit_at": path} if values.get("limit") else {}) | values,
         )  # fmt: skip
 

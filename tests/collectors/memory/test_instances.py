@@ -127,12 +127,13 @@ def test_a_unit_whose_memory_is_not_counted_is_measured_by_its_processes(machine
     assert holding.notes == ("1 of its 2 processes are measured by their resident set, which is less exact",)
 
 
-def test_a_container_without_a_known_control_group_is_measured_by_its_first_process(machine):
+def test_a_container_without_a_known_control_group_is_unknown_for_its_number_may_be_another_process(machine):
+    """As an engine tells it that runs in another PID namespace: it would be restarted for what others hold."""
     machine.container("web", 0, path="", memory_limit=100 * MIB)
-    machine.process(1, "nginx", 30 * MIB, cgroup="")
-    holding = read(machine)["container:web"].holding
-    assert (holding.held, holding.limit) == (30 * MIB, Limit(100 * MIB, "", shared=False))
-    assert holding.notes == ("its control group could not be found: only its first process is measured",)
+    machine.process(1, "init", 30 * MIB, cgroup="")
+    found = read(machine)["container:web"]
+    assert found.holding is None
+    assert found.error.startswith("its control group could not be found")
 
 
 def test_the_limit_is_its_own_that_of_a_slice_or_the_host_whichever_is_reached_first(machine):

@@ -55,7 +55,7 @@ def test_an_hours_floor_counts_samples_that_are_too_close_to_be_kept():
     assert lower.hourly[-1][1] == 40
 
 
-@pytest.mark.parametrize("pause", [timedelta(minutes=6), timedelta(days=2), -MINUTE, -timedelta(days=2)])
+@pytest.mark.parametrize("pause", [timedelta(minutes=16), timedelta(days=2), -MINUTE, -timedelta(days=2)])
 def test_after_a_gap_or_with_the_clock_set_back_the_series_begins_anew(pause):
     series = filled([100] * 60)
     later = series.add(START + 59 * MINUTE + pause, 7)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from itertools import pairwise
+from math import exp
 from random import Random
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from collectors.core.run import CollectorRun
-from collectors.memory import trend
+from collectors.memory import growth, instances, trend
 from collectors.memory.series import Series
 from collectors.memory.trend import COLLECTOR, TrendMemory, sparkline
+from schemas.facts.cgroups import Pressure
 from schemas.facts.memory import Detector, Trend
 from schemas.health import Level
 from schemas.settings.memory import MemoryMonitoring
@@ -208,6 +210,77 @@ def test_a_pause_begins_the_series_anew(watch):
     watch.app(100 * MIB)
     watch.now += HOUR
     assert watch.app(100 * MIB).series_since == watch.now - MINUTE
+
+
+def test_a_collector_that_is_killed_forgets_no_more_than_it_had_not_saved(watch):
+    watch.app(100 * MIB)
+    watch.now += timedelta(minutes=7)  # the last save, a crash, a start
+    watch.restart()
+    assert watch.app(100 * MIB).series_since == START
+
+
+def stalled(waited, used=500):
+    return {"high": 500 * MIB, "usage": used * MIB, "pressure": Pressure(full60=waited)}
+
+
+def test_a_service_that_its_high_strangles_is_a_warning_though_it_does_not_grow(watch):
+    watch.app(490 * MIB, **stalled(0))
+    first, second = (watch.app(490 * MIB, **stalled(60)) for _ in range(2))
+    assert (first.level, first.strangled) == (Level.OK, True)
+    assert (second.level, second.strangled, second.trend) == (Level.WARNING, True, Trend.LEARNING)
+    told = "its MemoryHigh of 500 MiB strangles it: all of its tasks waited for memory in 60 % of a minute"
+    assert told in second.reason
+    assert second.findings == (f"{told}; it neither dies nor does its work: raise or lift that limit",)
+
+
+def test_it_is_strangled_until_it_clearly_waits_less(watch):
+    for waited in (60, 60, 39, 45, 27):
+        assert watch.app(490 * MIB, **stalled(waited)).strangled
+    event = watch.app(490 * MIB, **stalled(26))
+    assert (event.level, event.strangled, event.findings) == (Level.OK, False, ())
+
+
+@pytest.mark.parametrize("group", [stalled(39), stalled(90, 480), {**stalled(90), "high": None}])
+def test_who_waits_for_memory_for_another_reason_is_not_strangled(watch, group):
+    for _ in range(3):
+        assert watch.app(450 * MIB, **group).level is Level.OK
+
+
+def test_one_for_which_no_time_was_left_is_as_it_was_read_last(monkeypatch):
+    watch = Watch(every=TEN)
+    *_, before = watch.follow(leak(Random(1), rate=10), 72)
+    monkeypatch.setattr(instances, "READ_SHARE", 0.0)
+    event = watch.look()[APP]
+    assert (event.level, event.trend, event.instance) == (Level.WARNING, Trend.GROWING, "1")
+    assert (event.observed_at, event.held, event.per_hour) == (before.observed_at, before.held, before.per_hour)
+    assert "was read last; no time was left" in event.reason
+    event = watch.look()[APP]
+    assert event.level is Level.UNKNOWN
+    assert watch.memory.targets[APP].sampled_at == before.observed_at
+
+
+def test_lines_through_hourly_minima_are_fitted_once_an_hour():
+    watch = Watch()
+    for when, value in sampled(leak(Random(1), rate=10), Random(1), 60, TEN):
+        watch.now, watch.settings = when, watch.settings.model_copy(update={"every": TEN})
+        watch.app(value)
+    growth._fit_hourly.cache_clear()
+    watch.settings, watch.now = watch.settings.model_copy(update={"every": MINUTE}), watch.now + MINUTE
+    for _ in range(180):
+        watch.app(1400 * MIB)
+    assert growth._fit_hourly.cache_info().misses <= 2 * 4
+
+
+def test_three_hundred_services_that_start_at_once_are_no_leak():
+    """They warm up together: for each of them what all others take looks like an end that comes near."""
+    watch, count = Watch(forgetful=1000), 300
+    taus, sizes = ([Random(seed).uniform(*span) for seed in range(count)] for span in ((1, 60), (20, 80)))
+    for minute in range(75):
+        held = [size * (1 - exp(-minute / tau)) * MIB for size, tau in zip(sizes, taus, strict=True)]
+        for number, each in enumerate(held):
+            watch.machine.unit(f"app{number}.service", int(each))
+        watch.machine.host(available=int(16 * GIB - sum(held)))
+        assert {event.level for event in watch.look().values()} == {Level.OK}
 
 
 def test_a_kill_for_lack_of_memory_is_a_warning_for_a_quarter_of_an_hour(watch):

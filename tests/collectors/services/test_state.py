@@ -201,6 +201,39 @@ def test_a_failure_that_somebody_cleared_is_ok_and_meant(watch, forgotten):
     assert event.reason == "app.service had failed and was reset: it is down until somebody starts it"
 
 
+def stopped_badly(**facts):
+    """It was stopped at BOOT + 10, and ended with status 143 thereupon."""
+    return {"exit_status": 143, "began": BOOT, "active_since": BOOT, "active_until": BOOT + 10,
+            "main_ended": BOOT + 10.1, **facts}  # fmt: skip
+
+
+def test_a_unit_that_failed_only_because_it_was_stopped_is_ok_and_meant(watch):
+    watch.put(active_since=BOOT, began=BOOT, invocation="1")
+    watch.look()
+    watch.fail(**stopped_badly())
+    event = watch.see(after=3600)
+    assert (event.level, event.stopped_on_purpose) == (Level.OK, True)
+    assert event.reason == (
+        "app.service was stopped 1 h ago, and only did not end in order: its main process ended with status 143"
+    )
+
+
+def test_one_that_had_failed_before_is_ok_as_soon_as_it_is_stopped(watch):
+    watch.fail(ago=60)
+    assert watch.see().level is Level.CRITICAL
+    watch.put(active_since=BOOT, began=BOOT, invocation="2")
+    assert watch.see(after=1).level is Level.CRITICAL  # it does not run for long enough yet
+    watch.fail(**stopped_badly(invocation="2"))
+    assert watch.see(after=1).level is Level.OK
+
+
+def test_one_that_can_announce_its_end_may_have_given_up_by_itself_so_people_are_told(watch):
+    watch.fail(**stopped_badly(type="notify"))
+    event = watch.see(after=3600)
+    assert (event.level, event.stopped_on_purpose) == (Level.WARNING, True)
+    assert event.reason.endswith("; unless it gave up by itself, all is well")
+
+
 def ended(**facts):
     """Its process ended before it left the active state: nobody stopped it."""
     moment = BOOT + 10
@@ -240,7 +273,7 @@ def test_failed_work_is_a_warning_that_says_why_nothing_is_done(watch, facts):
     watch.fail(ago=60, **facts)
     event = watch.see()
     assert event.level is Level.WARNING
-    assert event.reason.endswith("it runs when its time comes, so it is not restarted")
+    assert event.reason.endswith("it runs on occasion only, so it is not restarted")
 
 
 def test_masked_and_ignored_units_are_no_targets(monkeypatch):

@@ -1,9 +1,12 @@
 """Few threads for blocking calls, none of which keeps the process alive."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -89,6 +92,52 @@ async def test_what_was_cancelled_before_its_turn_is_not_called(threads):
     await asyncio.gather(*first)
     await threads.run(lambda: None)
 
+    assert called == []
+
+
+async def test_where_no_thread_can_be_started_calls_wait_until_one_can(threads, monkeypatch, caplog):
+    start, refused = threading.Thread.start, []
+
+    def start_later(thread: threading.Thread) -> None:
+        if len(refused) < 5:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+
+    assert await asyncio.wait_for(threads.run(lambda: 7), 10) == 7
+
+    assert len(refused) == 5
+    assert caplog.text.count("no thread can be started") == 1
+
+
+def test_what_waited_when_its_loop_was_closed_is_not_begun_and_nothing_of_the_loop_is_kept():
+    go, done, called = threading.Event(), threading.Event(), []
+
+    def hang() -> None:
+        go.wait(30)
+
+    async def leave_them_behind() -> None:
+        threads = Threads(4)
+        threads.run(hang)
+        await asyncio.sleep(0)
+        futures = [threads.run(lambda: called.append(1)) for _ in range(3)]
+        del futures
+
+    before, loop = threading.enumerate(), asyncio.new_event_loop()
+    loop.run_until_complete(leave_them_behind())
+    crew = [each for each in threading.enumerate() if each not in before]
+    loop.close()
+    left = weakref.ref(loop)
+    del loop
+    go.set()
+
+    deadline = time.monotonic() + 10
+    while left() is not None or any(each.is_alive() for each in crew):
+        assert time.monotonic() < deadline
+        done.wait(0.005)
+        gc.collect()
     assert called == []
 
 

@@ -1,17 +1,20 @@
 """The remedy: its targets, what it observes, how far from healthy that is."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from functions.core.remedy import Case
 from functions.memory.contain_leak import REMEDY
 from functions.memory.facts import State
+from functions.memory.judgement import outlook_of
 from schemas.facts.instances import instance_of_container
 from schemas.facts.memory import Trend
 from schemas.health import Level
-from schemas.memory import MemoryPressure
+from schemas.memory import MemoryPressure, MemoryTrend
 from schemas.probes import ProbeError
 from schemas.settings.memory import MemoryMonitoring
 from tests.functions.memory.world import (
@@ -184,6 +187,58 @@ def test_a_young_series_is_watched_and_then_healthy():
 def test_an_old_series_that_just_stopped_growing_is_watched_too():
     assert World().gap(content(since=NOW - 2 * MINUTE)).verifying
     assert World().gap(content(trend=Trend.STEADY, since=NOW - 2 * MINUTE)).verifying
+
+
+@pytest.mark.parametrize("number", ["NaN", float("nan"), float("inf"), "-Infinity"])
+@pytest.mark.parametrize("field", ["per_hour", "seconds_to_limit"])
+def test_what_is_no_number_foretells_nothing(field, number):
+    """It would be taken for an end that has come: 0 seconds, no grace, window or not."""
+    event = json.loads(trend().model_dump_json()) | {field: number}
+    with pytest.raises(ValidationError):
+        MemoryTrend.model_validate_json(json.dumps(event))
+
+
+@pytest.mark.parametrize("seconds", [1e300, 5e-324])
+def test_the_strangest_numbers_make_a_plan(seconds):
+    world = World()
+    plan = world.plan(world.case(trend(per_hour=5e-324, seconds_to_limit=seconds), restart=True))
+    assert "at that pace it reaches its limit in" in plan.findings[0].title
+
+
+def test_a_word_of_the_future_is_none():
+    gap = World().gap(trend(observed_at=NOW + 16 * MINUTE))
+    assert not gap.known
+    assert "is of the future; is the clock right?" in gap.reason
+    assert World().gap(trend(observed_at=NOW + 14 * MINUTE)).open
+
+
+def test_a_clock_that_is_behind_gives_no_time_that_is_not_there():
+    world, heard = World(), trend(per_hour=None, observed_at=NOW + 10 * MINUTE)
+    case = world.case(heard)
+    assert outlook_of(case.settings, heard, REMEDY.observe(case, world), NOW).seconds == 1200
+
+
+def test_an_event_alone_restarts_nothing_what_is_read_must_bear_it_out():
+    """Forged, or of another size of the service: it says 0 seconds of one that is nearly empty."""
+    world = World(held={f"/system.slice/{UNIT}": 30 * MIB})
+    forged = trend(floor_start=0, floor_now=1, per_hour=1e15, seconds_to_limit=0)
+    plan = world.plan(world.case(forged, services={APP: {"restart": True}}))
+    assert plan.empty
+    assert plan.advice == "there is time, and a restart would only be a break"
+
+
+def test_what_was_heard_is_no_older_than_three_events_however_often_they_come():
+    heard = trend(observed_at=NOW - 2 * MINUTE)
+    assert World().gap(heard, steady_every="10 s").open
+    assert not World().gap(heard, steady_every="10 s", every="10 s").known
+
+
+def test_what_its_own_high_strangles_is_for_the_function_that_set_it():
+    world, limits = World(), {"services": {APP: {"high": "500M"}}}
+    stalled = content(level=Level.WARNING, strangled=True, trend=Trend.STEADY)
+    assert world.gap(stalled, **limits).verifying
+    assert world.gap(stalled).open  # somebody else's: nobody but a person can lift it
+    assert world.gap(trend(strangled=True), **limits).open  # it leaks, too
 
 
 def test_a_steady_service_is_healthy():

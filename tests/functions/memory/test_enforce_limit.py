@@ -56,7 +56,15 @@ def test_a_unit_is_seen_with_the_limits_of_the_kernel():
 
     assert (seen.state, seen.instance, seen.usage, seen.working_set) == (State.RUNNING, RUN, 300 * MIB, 200 * MIB)
     assert (seen.maximum, seen.high, seen.high_events, seen.swap_free) == (MIB, 9, 3, 7)
-    assert (seen.full10, seen.full60, seen.reclaimable) == (1, 2, 100 * MIB)
+    assert (seen.full60, seen.pressed, seen.reclaimable) == (2, False, 100 * MIB)
+
+
+@pytest.mark.parametrize(("swap", "limit", "free"), [(0, None, 7), (1, 5, 4), (1, 100, 7), (9, 5, 0), (0, 0, 0)])
+def test_swap_is_free_only_as_far_as_its_own_limit_leaves_some(swap, limit, free):
+    world = LimitWorld(swap_free=7)
+    world.change(swap=swap, swap_limit=limit)
+
+    assert world.seen(**BOTH).swap_free == free
 
 
 @pytest.mark.parametrize(
@@ -88,9 +96,10 @@ def test_what_is_not_there_is_unknown(target, what):
         REMEDY.observe(type(case)(**{**vars(case), "settings": settings}), LimitWorld())
 
 
-def test_a_service_without_a_configured_limit_is_unknown():
-    with pytest.raises(ProbeError, match=r"gives unit:app\.service neither high nor maximum"):
-        LimitWorld().seen()
+def test_a_service_without_a_configured_limit_has_nothing_to_enforce_and_is_not_read():
+    world = LimitWorld(broken={"unit"})
+    assert world.gap().closed
+    assert world.gap().reason == "memory_monitoring.services gives unit:app.service neither high nor maximum"
 
 
 def test_a_container_whose_group_is_not_found_is_unknown():
@@ -485,3 +494,13 @@ def test_what_did_not_help_lately_is_left_out_and_told():
 
 def test_a_unit_and_its_restart_share_a_resource():
     assert REMEDY.resources(LimitWorld().case(**BOTH)) == (f"service:{APP}",)
+
+
+@pytest.mark.parametrize("label", ["web:\n    privileged: true", "\x1b[2J", "", "a b"])
+def test_labels_that_are_no_names_are_told_in_no_file(label):
+    """Who makes a container may write anything into its labels, and a person would copy it."""
+    world = LimitWorld(containers_here=[container(project="shop", service=label)])
+    plan = world.plan(WEB_1, maximum=600 * MIB)
+    (kept,) = [finding for finding in plan.findings if "to keep it for the next one" in finding.title]
+    assert kept.title.endswith("create that with --memory=629145600")
+    assert kept.detail == ""

@@ -2,12 +2,18 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from collectors.memory import trend as collector
+from collectors.memory.trend import TrendMemory
+from schemas.envelope import Event
+from schemas.facts.memory import Trend
 from schemas.health import Level
 from schemas.incident import IncidentState
+from schemas.memory import MemoryTrend
 from schemas.remediation import Mode, Outcome
 from schemas.trigger import Asked, Trigger
 from tests.functions.memory.limit_world import GROUP, LimitPlant, LimitWorld, settings_of
@@ -101,6 +107,33 @@ async def test_a_high_that_strangles_is_lifted_after_the_cooldown_and_not_set_ag
     await plant.hear()
 
     assert world.done == [(UNIT, RUN, 500 * MIB, 600 * MIB), (UNIT, RUN, None, 600 * MIB)]
+    assert (world.groups[GROUP].high, world.groups[GROUP].maximum) == (None, 600 * MIB)
+    assert plant.incident(APP).state is IncidentState.CLOSED
+
+
+async def test_a_high_that_strangles_is_lifted_when_the_collector_sees_it_though_nothing_grows(plants):
+    """What is slowed grows no more: the collector of growth tells it as strangled, with the figures of the kernel."""
+    world = LimitWorld(matches=[])
+    world._limit_unit(UNIT, RUN, 500 * MIB, 600 * MIB)
+    world.strangle()
+    plant = plants(world, BOTH)
+    probes = SimpleNamespace(
+        units=world, memory=world, processes=world.processes, containers=SimpleNamespace(running=list)
+    )
+    memory = TrendMemory()
+    for minute in range(2):
+        reading = collector.read(plant.settings, probes, memory)
+        events, memory = collector.judge(
+            plant.settings, reading, memory, plant.clock.now() + timedelta(minutes=minute - 1)
+        )
+    (said,) = events
+    assert (said.level, said.strangled, said.trend) == (Level.WARNING, True, Trend.LEARNING)
+
+    kind = Event[MemoryTrend]
+    event = kind(source="/test", type=MemoryTrend.type_name(), subject=APP, time=plant.clock.now(), data=said)
+    await plant.engine.on_health(event)
+
+    assert world.done == [(UNIT, RUN, None, 600 * MIB)]
     assert (world.groups[GROUP].high, world.groups[GROUP].maximum) == (None, 600 * MIB)
     assert plant.incident(APP).state is IncidentState.CLOSED
 

@@ -1,15 +1,18 @@
 """What may be restarted, and what is said when something may not."""
 
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.memory.actions import CollectGarbage, RestartUnit
+from functions.memory.contain_leak import REMEDY
 from functions.memory.permission import KEEPERS
 from schemas.facts.commands import Checked
 from schemas.facts.memory import Trend
+from schemas.probes import ProbeError
 from schemas.settings.services import PROTECTED_UNITS
 from tests.functions.memory.world import (
     APP,
@@ -124,6 +127,83 @@ def test_processes_that_belong_to_nobody_are_only_told():
     ]
 
 
+@pytest.mark.parametrize(
+    "name", ["shop-redis.service", "my-postgres@2.service", "cp-kafka.service", "Shop_MySQL.service"]
+)
+def test_a_database_is_known_by_any_word_of_its_name(name):
+    world, target = leaking(name)
+    (why,) = refused(world, trend(target), target, restart=True)
+    assert why.startswith("databases, queues and backups")
+
+
+def test_words_that_only_look_like_those_are_none():
+    for name in ("impostgres.service", "credits.service", "cyborg.service"):
+        world, target = leaking(name)
+        assert actions(world.plan(world.case(trend(target), target, restart=True)))
+
+
+@pytest.mark.parametrize(
+    "command", ["/usr/lib/postgresql/15/bin/postgres -D /x", "redis-server *:6379", "postgres: writer"]
+)
+def test_a_database_in_a_unit_of_any_name_is_known_by_its_program(command):
+    other = identity().pid + 1
+    for processes in (
+        {identity().pid: process(identity=identity(command=command))},
+        {identity().pid: process(), other: process(other, identity=identity(other, command=command))},
+    ):
+        (why,) = refused(World(processes_here=processes), restart=True)
+        assert why.startswith("databases, queues and backups")
+        assert actions(World(processes_here=processes).plan(World(processes_here=processes).case(trend(), **PERMITTED)))
+
+
+@pytest.mark.parametrize(
+    "image", ["mcr.microsoft.com/mssql/server:2022", "localhost/my-redis", "confluentinc/cp-kafka:7"]
+)
+def test_of_an_image_every_part_but_the_registry_counts(image):
+    found = container("store", image=image)
+    world = World(containers_here=[found], held={"/docker/store": 410 * MIB}, limits={"/docker/store": 740 * MIB})
+    heard = trend("container:store", instance=f"{found.id[:12]}@{found.started.isoformat()}")
+    (why,) = refused(world, heard, "container:store", restart=True)
+    assert why.startswith("databases, queues and backups")
+
+
+def test_the_registry_is_no_part_of_what_an_image_is():
+    found = container("store", image="redis.example.org:5000/shop/api:3")
+    world = World(containers_here=[found], held={"/docker/store": 410 * MIB}, limits={"/docker/store": 740 * MIB})
+    heard = trend("container:store", instance=f"{found.id[:12]}@{found.started.isoformat()}")
+    assert actions(world.plan(world.case(heard, "container:store", restart=True)))
+
+
+def test_a_container_that_a_unit_runs_is_left_to_that_unit():
+    found = container("web", labels={"PODMAN_SYSTEMD_UNIT": "web.service\n\x1b[2J"})
+    world = World(containers_here=[found], held={"/docker/web": 410 * MIB}, limits={"/docker/web": 740 * MIB})
+    heard = trend("container:web", instance=f"{found.id[:12]}@{found.started.isoformat()}")
+    (why,) = refused(world, heard, "container:web", services={"container:web": {"restart": True}})
+    assert why.startswith("the unit web.service")
+    assert "\x1b" not in why
+
+
+def test_a_container_whose_group_is_not_known_is_unknown_for_its_number_may_be_another_process():
+    world = World(containers_here=[container("web", control_group="")])
+    with pytest.raises(ProbeError, match="control group of the container web could not be found"):
+        world.plan(world.case(trend("container:web"), "container:web", restart=True))
+
+
+def test_a_main_process_that_is_not_of_the_service_is_never_asked():
+    """As the engine of another PID namespace counts."""
+    other = identity().pid + 1
+    found = container("web", pid=other)
+    world = World(
+        containers_here=[found],
+        held={"/docker/web": 410 * MIB},
+        limits={"/docker/web": 740 * MIB},
+        handlers={"SIGUSR1"},
+    )
+    seen = REMEDY.observe(case := world.case(trend("container:web"), "container:web", restart=True), world)
+    world.processes_here[other] = process(other)
+    assert REMEDY.survey(case, seen, world).main is None
+
+
 # ── by the unit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -159,6 +239,50 @@ def test_what_must_not_be_restarted_is_not_taken_along():
     assert why == "postgresql.service would restart with it, which is not permitted (postgres*)"
     both = {"services": {APP: {"restart": True}, "unit:postgresql.service": {"restart": True}}}
     assert actions(dependants.plan(dependants.case(trend(), **both)))
+
+
+def with_dependants(**units) -> World:
+    """app.service, on which the first of them depends, on which the next does, and so on."""
+    chain = [UNIT, *(f"{name}.service" for name in units)]
+    changes = [{}, *units.values()]
+    return World({
+        name: unit(name, **{"dependants": (after,) if after else (), **each})
+        for name, after, each in zip(chain, [*chain[1:], None], changes, strict=True)
+    })  # fmt: skip
+
+
+def test_a_restart_is_handed_on_from_one_to_the_next_and_all_are_judged():
+    assert refused(with_dependants(web={}, dbus={})) == [
+        "dbus.service would restart with it, which is protected (dbus*.service)"
+    ]
+    (restart,) = actions(with_dependants(web={}, worker={}).plan(World().case(trend(), **PERMITTED)))
+    assert restart.dependants == ("web.service", "worker.service")
+
+
+def test_what_the_settings_forbid_is_not_taken_along():
+    (why,) = refused(with_dependants(web={}), services={APP: {"restart": True}, "unit:web": {"restart": False}})
+    assert why == "web.service would restart with it, which memory_monitoring.services forbids"
+
+
+def test_work_that_a_restart_would_cut_off_is_not_taken_along():
+    (why,) = refused(with_dependants(report={"type": "oneshot", "active": "activating"}))
+    assert (
+        why == "report.service would restart with it, which does a piece of work that would be cut off, or begun anew"
+    )
+    (why,) = refused(with_dependants(web={"job": True}))
+    assert why == "web.service would restart with it, which has something else done with it"
+
+
+def test_dependants_that_do_not_run_are_not_restarted_and_forbid_nothing():
+    world = with_dependants(report={"type": "oneshot", "active": "inactive"}, dbus={})
+    (restart,) = actions(world.plan(world.case(trend(), **PERMITTED)))
+    assert restart.dependants == ()
+
+
+def test_dependants_without_end_forbid_the_restart():
+    world = with_dependants(**{f"web{number}": {} for number in range(60)})
+    (why,) = refused(world)
+    assert why.endswith("would restart with it, which is one of more than 50")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +375,44 @@ def test_a_replica_is_not_restarted_while_something_is_done_with_another():
     world, target = shops("active", "active"), "unit:shop@1.service"
     world.units_here["shop@2.service"] = unit("shop@2.service", job=True)
     assert refused(world, trend(target), target, **SHOP) == ["another replica could not carry on alone"]
+
+
+@pytest.mark.parametrize(("seconds", "alone"), [(5, False), (59, False), (61, True)])
+def test_a_replica_that_was_restarted_just_now_can_t_carry_on_alone(seconds, alone):
+    """Two of them leak at one pace, and the first was restarted a moment ago."""
+    world, target = shops("active", "active"), "unit:shop@1.service"
+    world.units_here["shop@2.service"] = unit("shop@2.service", active_since=time.monotonic() - seconds)
+    plan = world.plan(world.case(trend(target), target, **SHOP))
+    assert bool(actions(plan)) == alone
+    if not alone:
+        finding = next(each for each in plan.findings if "not restarted" in each.title)
+        assert finding.detail == "unit:shop@2.service: it was started just now"
+
+
+def test_a_container_that_was_restarted_just_now_is_a_replica_that_can_t_carry_on_alone():
+    facts = {"project": "shop", "service": "web"}
+    first, second = container("shop-web-1", **facts), container("shop-web-2", started=datetime.now(UTC), **facts)
+    path, target = "/docker/shop-web-1", "container:shop-web-1"
+    world = World(containers_here=[first, second], held={path: 410 * MIB}, limits={path: 740 * MIB})
+    heard = trend(target, instance=f"{first.id[:12]}@{first.started.isoformat()}")
+    assert refused(world, heard, target, restart=True) == ["another replica could not carry on alone"]
+
+
+def test_replicas_are_seen_whether_their_units_are_watched_or_not():
+    world, target = shops("active", "failed"), "unit:shop@1.service"
+    assert refused(world, trend(target), target, units=("shop@1.service",), **SHOP) == [
+        "another replica could not carry on alone"
+    ]
+
+
+def test_processes_that_match_are_a_replica_that_runs():
+    world, target = shops("active"), "unit:shop@1.service"
+    world.matches = {"shop.py": [identity()]}
+    group = {"restart": True, "replicas": "shop"}
+    settings = {"services": {target: group, "process:shop": group}, "processes": {"shop": {"command": "shop.py"}}}
+    assert actions(world.plan(world.case(trend(target), target, **settings)))
+    world.matches = {}
+    assert refused(world, trend(target), target, **settings) == ["another replica could not carry on alone"]
 
 
 def test_a_replica_that_is_named_and_gone_counts_as_down():

@@ -123,6 +123,25 @@ def test_both_rungs_have_the_risk_of_a_restart_so_that_the_guard_looks_twice():
     assert {rung.risk for rung in plan.rungs} == {Risk.AVAILABILITY}
 
 
+def test_while_there_is_time_it_is_asked_once_for_the_restart_needs_the_attempts():
+    """A leak of days, asked in vain every six hours, would have a person look before its end comes near."""
+    world = handling()
+    once = replace(world.case(growing(), **settings(**SIGNAL)), attempts=1)
+    plan = world.plan(once)
+    assert plan.empty
+    assert f"{APP} is not asked to collect garbage: it was, and is again when its limit is near" in titles(plan)
+    near = replace(world.case(trend(), **settings(**SIGNAL)), attempts=1)
+    assert names(world.plan(near)) == ["collect_garbage", "restart"]
+
+
+def test_what_is_asked_is_told_without_what_may_be_a_secret():
+    _, by_address = asked(World(), {"http": "http://127.0.0.1:8080/gc?token=hunter2"})
+    _, by_command = asked(World(), {"command": ["/bin/curl", "-H", "Authorization: Bearer hunter2"]})
+    assert by_address.url.endswith("hunter2")
+    assert by_address.title() == f"Ask {APP} to collect garbage, by POST http://127.0.0.1:8080/gc"
+    assert by_command.title() == f"Ask {APP} to collect garbage, by /bin/curl -H Authorization: ***"
+
+
 # ── when ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -44,6 +44,41 @@ VERSION_2 = {
 }
 
 
+def test_groups_in_each_other_without_end_are_told_and_not_followed(group, tmp_path):
+    """As somebody makes them to whom a group is delegated; the groups beside it are read all the same."""
+    inside = group(VERSION_2, APP)
+    group(VERSION_2, "/system.slice/other.service")
+    for _ in range(cgroup_trees.DEEPEST + 1):
+        inside /= "x"
+        inside.mkdir()
+
+    with pytest.raises(ProbeError, match=r"app\.service: more than 10000 groups are in it, or more than 64"):
+        ControlGroups(str(tmp_path)).control_group(APP)
+    assert ControlGroups(str(tmp_path)).control_group("/system.slice/other.service").usage == 100 * MIB
+
+
+def test_groups_without_number_are_told_and_not_followed(group, tmp_path, monkeypatch):
+    monkeypatch.setattr(cgroup_trees, "MOST", 20)
+    for number in range(20):
+        group(VERSION_2, f"{APP}/{number}")
+    group(VERSION_2, APP)
+    with pytest.raises(ProbeError, match="more than 20 groups are in it"):
+        ControlGroups(str(tmp_path)).control_group(APP)
+
+
+def test_where_the_tree_is_mounted_is_not_looked_for_again_with_every_group(group, tmp_path, monkeypatch):
+    group(VERSION_2, APP)
+    looks, look = [], cgroup_trees.trees
+    monkeypatch.setattr(cgroup_trees, "trees", lambda *where: looks.append(where) or look(*where))
+    groups = ControlGroups(str(tmp_path))
+    for _ in range(100):
+        groups.control_group(APP)
+    assert len(looks) == 1
+    monkeypatch.setattr("infra.adapters.cgroups.MOUNTS_KEPT", -1.0)
+    groups.control_group(APP)
+    assert len(looks) == 2
+
+
 @pytest.fixture
 def group(tmp_path):
     """group(VERSION_2, "/system.slice", **{"memory.max": "1"}): a directory with such files."""
@@ -83,7 +118,7 @@ def test_the_files_of_version_2(version_2, tmp_path):
     version_2(**{
         "memory.stat": f"anon {40 * MIB}\nfile {50 * MIB}\nkernel 9\nshmem {10 * MIB}\ninactive_file {20 * MIB}\n"
         f"slab_reclaimable 5\nslab_unreclaimable {2 * MIB}\nslab 7",
-        "memory.swap.current": str(3 * MIB), "memory.high": str(200 * MIB), "memory.max": str(300 * MIB),
+        "memory.swap.current": str(3 * MIB), "memory.swap.max": str(4 * MIB), "memory.high": str(200 * MIB), "memory.max": str(300 * MIB),
         "memory.events": "low 0\nhigh 90\nmax 80\noom 3\noom_kill 2\noom_group_kill 0",
         "memory.events.local": "low 0\nhigh 9\nmax 8\noom 1\noom_kill 1\noom_group_kill 0",
         "memory.pressure": "some avg10=1.50 avg60=2.25 avg300=0.2 total=1\nfull avg10=0.50 avg60=0.75 avg300=0 total=8",
@@ -95,6 +130,7 @@ def test_the_files_of_version_2(version_2, tmp_path):
 
     assert (seen.path, seen.version, seen.usage) == (APP, 2, 100 * MIB)
     assert (seen.anonymous, seen.file, seen.shared, seen.swap) == (40 * MIB, 40 * MIB, 10 * MIB, 3 * MIB)
+    assert seen.swap_limit == 4 * MIB
     assert seen.unreclaimable == 2 * MIB
     assert seen.held == 55 * MIB
     assert seen.working_set == 80 * MIB

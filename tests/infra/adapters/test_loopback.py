@@ -1,5 +1,6 @@
 """One request to a server of the test's own, on loopback."""
 
+import contextlib
 import http.server
 import socket
 import threading
@@ -52,6 +53,24 @@ def server():
 
 def ask(server, path, method="POST", host="127.0.0.1", timeout=10.0):
     return ProcessSignals().ask(f"http://{host}:{server.server_port}{path}", method, timeout)
+
+
+def test_one_that_takes_no_more_connections_gets_no_more_time_by_having_two_addresses(monkeypatch):
+    """Its queue is full, as of a service that hangs."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        with contextlib.ExitStack() as waiting:
+            for _ in range(3):
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(listener.getsockname())
+            twice = [listener.getsockname()] * 2
+            monkeypatch.setattr("infra.adapters.loopback._addresses", lambda _: twice)
+            began = time.monotonic()
+            result = ProcessSignals().ask(f"http://localhost:{listener.getsockname()[1]}/gc", "POST", 1.0)
+            assert time.monotonic() - began < 1.9
+    assert (result.outcome, result.reason) == (Outcome.REFUSED, "nobody answers there: timed out")
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])

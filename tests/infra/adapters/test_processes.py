@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -182,12 +183,32 @@ def test_regions_of_one_name_are_added_with_what_is_swapped():
         "7ffc-7ffd rw-p 00000000 00:00 0                          [stack]\nPss:      1 kB\n"
     )
 
-    assert mapped(smaps) == {"/usr/bin/a b": 7 * 1024, "[anon]": 8 * 1024, "[stack]": 1024}
+    assert mapped(smaps.splitlines(keepends=True)) == {"/usr/bin/a b": 7 * 1024, "[anon]": 8 * 1024, "[stack]": 1024}
 
 
 @given(st.text())
 def test_no_text_of_smaps_is_too_strange(text):
-    mapped(text)
+    mapped([text, f"{text}\n"])
+
+
+def test_of_a_command_line_however_long_a_part_is_read_and_its_ends_are_searched(start):
+    mark = f"mark-{os.getpid()}"
+    long = start(IDLE, "x" * 100_000, "y" * 100_000, mark)
+    ends = start(IDLE, mark, "z" * 50_000, f"the-end-{os.getpid()}")
+
+    assert [each.pid for each in PROBE.matching(f"{mark} z.* the-end-{os.getpid()}$")] == [ends.pid]
+    assert long.pid not in [each.pid for each in PROBE.matching(mark)]
+    with process_files(long.pid) as files:
+        assert sum(len(each) + 1 for each in files.arguments()) <= 2**16 + 1
+
+
+def test_an_expression_of_the_wrong_kind_holds_nothing_up(start):
+    """Of three parts each match of one is tried with all of the others: cubic in the length of the line."""
+    hostile = start(IDLE, *["python worker"] * 4000)
+    began = time.monotonic()
+    found = PROBE.matching("python.*worker.*--queue-of-nobody")
+    assert time.monotonic() - began < 30
+    assert hostile.pid not in [each.pid for each in found]
 
 
 # ── which ones ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -293,8 +293,8 @@ def test_where_systemd_does_not_run_the_truth_is_unknown_and_nothing_is_done(no_
     tools = SystemdTools(no_systemd)
     for change in (
         lambda: tools.restart("web.service", "", 1),
-        lambda: tools.start("web.service", 1),
-        lambda: tools.reset_failed("web.service"),
+        lambda: tools.start("web.service", "", 1),
+        lambda: tools.start_anew("web.service", "", 1),
         lambda: tools.limit_memory("web.service", "", None, None),
     ):
         with pytest.raises(ToolError, match="it does not run here"):
@@ -319,8 +319,8 @@ async def test_what_is_no_name_is_never_acted_on(machine, beside, name):
     before = await beside.unit("web.service")
 
     for method, arguments in (
-        ("restart", (before.invocation, LONG)), ("start", (LONG,)), ("reset_failed", ()),
-        ("limit_memory", (before.invocation, None, 1 << 30)),
+        ("restart", (before.invocation, LONG)), ("start", (before.invocation, LONG)),
+        ("start_anew", (before.invocation, LONG)), ("limit_memory", (before.invocation, None, 1 << 30)),
     ):  # fmt: skip
         with pytest.raises(ToolError, match="is no name of a unit"):
             await beside.tool(method, name, *arguments)
@@ -388,21 +388,94 @@ async def test_a_unit_that_was_stopped_on_purpose_stays_stopped(machine, beside,
     assert (await beside.unit("web.service")).active == "inactive"
 
 
-async def test_a_unit_that_did_not_run_is_started_by_a_restart_unless_somebody_was_faster(machine, beside):
+ENDS_WITH_143 = "/bin/sh -c 'trap \"exit 143\" TERM; touch %s/up; while :; do sleep 0.02; done'"
+"""As many a Java program does on SIGTERM: for systemd that is no end in order."""
+
+
+async def test_a_unit_that_was_stopped_and_failed_only_thereby_stays_stopped(machine, beside, tmp_path):
+    await started(machine, "web.service", service(ENDS_WITH_143 % tmp_path, "Restart=always\n"))
+    await until(lambda: (tmp_path / "up").exists())
+    planned = await run_of(beside, "web.service")
+    await machine.systemctl("stop", "web.service")
+
+    seen = await beside.unit("web.service")
+    assert (seen.failed, seen.failed_when_stopped, seen.exit_status) == (True, True, 143)
+    for method in ("restart", "start", "start_anew"):
+        result = await beside.tool(method, "web.service", planned, LONG)
+        assert result.outcome is Outcome.SKIPPED
+        assert result.reason.startswith("it was stopped, and is failed (exit-code, status 143) only because")
+    assert (await beside.unit("web.service")).failed
+
+
+@pytest.mark.parametrize(
+    ("more", "command", "stopped"),
+    [
+        ("TimeoutStopSec=200ms\n", "trap '' TERM; touch {up}; while :; do sleep 0.02; done", True),
+        ("ExecStop=/bin/false\n", "touch {up}; exec sleep 1000", True),
+        ("ExecStopPost=/bin/sleep 0.1\n", "touch {up}; exit 3", False),
+        ("RuntimeMaxSec=200ms\n", "touch {up}; exec sleep 1000", False),
+        ("Type=notify\nNotifyAccess=all\nWatchdogSec=200ms\n", "systemd-notify --ready; touch {up}; sleep 1000", False),
+    ],
+    ids=["it had to be killed", "its own stop command failed", "it crashed", "its time was up", "the watchdog"],
+)
+async def test_whether_it_was_stopped_or_broke_is_told_by_when_its_process_ended(
+    machine, beside, tmp_path, more, command, stopped
+):
+    script = tmp_path / "script"
+    script.write_text(command.format(up=tmp_path / "up"))
+    await started(machine, "web.service", service(f"/bin/sh {script}", more))
+    await until(lambda: (tmp_path / "up").exists())
+    if stopped:
+        await machine.systemctl("stop", "web.service", check=False)
+
+    assert (await becomes(beside, "web.service", "failed")).failed_when_stopped is stopped
+
+
+async def test_a_restart_that_fails_is_no_stop(machine, beside, tmp_path):
+    script = tmp_path / "script"
+    script.write_text(f"trap 'exit 143' TERM; test -e {tmp_path}/bad && exit 5; systemd-notify --ready\n"
+                      "while :; do sleep 0.02; done")  # fmt: skip
+    await started(machine, "web.service", service(f"/bin/sh {script}", "Type=notify\nNotifyAccess=all\n"))
+    (tmp_path / "bad").touch()
+    await machine.systemctl("restart", "web.service", check=False)
+
+    seen = await beside.unit("web.service")
+
+    assert (seen.failed, seen.exit_status, seen.failed_when_stopped) == (True, 5, False)
+
+
+async def test_a_unit_that_does_not_run_is_started_by_no_restart(machine, beside):
     await machine.unit("web.service", service())
 
-    assert (await beside.tool("restart", "web.service", "", LONG)).outcome is Outcome.DONE
-    now = await run_of(beside, "web.service")
-    late = await beside.tool("restart", "web.service", "", LONG)
+    assert (await beside.tool("restart", "web.service", "", LONG)).outcome is Outcome.SKIPPED
+    assert (await beside.unit("web.service")).active == "inactive"
 
-    assert late.outcome is Outcome.SKIPPED
-    assert late.reason == "it did not run when this was planned, and is active (running) by now"
-    assert await run_of(beside, "web.service") == now
+
+@pytest.mark.parametrize("method", ["start", "start_anew"])
+async def test_only_the_failure_that_was_planned_for_is_followed_by_a_start(machine, beside, method, tmp_path):
+    await started(machine, "web.service", service("/bin/false"))
+    failed = await becomes(beside, "web.service", "failed")
+
+    async def tried() -> str:
+        result = await beside.tool(method, "web.service", failed.invocation, LONG)
+        assert result.outcome is Outcome.SKIPPED
+        return result.reason
+
+    await machine.systemctl("reset-failed", "web.service")
+    assert await tried() == "it was stopped since this was planned, or its failure was cleared"
+    await machine.systemctl("start", "web.service")
+    again = await becomes(beside, "web.service", "failed")
+    assert await tried() == f"it was started anew since this was planned: its run is {again.invocation}, not " + (
+        failed.invocation
+    )
+    await machine.unit("web.service", service())
+    await machine.systemctl("start", "web.service")
+    assert await tried() == "it is active (running) by now"
 
 
 async def test_a_unit_that_is_gone_is_skipped(beside):
-    for method, arguments in (("restart", ("", LONG)), ("start", (LONG,)), ("reset_failed", ())):
-        result = await beside.tool(method, "no-such.service", *arguments)
+    for method in ("restart", "start", "start_anew"):
+        result = await beside.tool(method, "no-such.service", "", LONG)
         assert (result.outcome, result.reason) == (Outcome.SKIPPED, "systemd knows no such unit any more")
 
 
@@ -416,7 +489,7 @@ async def test_a_masked_unit_is_never_touched(machine, beside, reloaded):
     assert before["ActiveState"] == "active"
 
     for method, arguments in (
-        ("restart", (before["InvocationID"], LONG)), ("start", (LONG,)), ("reset_failed", ()),
+        *((method, (before["InvocationID"], LONG)) for method in ("restart", "start", "start_anew")),
         ("limit_memory", (before["InvocationID"], None, 1 << 30)), ("limit_memory", ("", None, None)),
     ):  # fmt: skip
         result = await beside.tool(method, "web.service", *arguments)
@@ -427,12 +500,12 @@ async def test_a_masked_unit_is_never_touched(machine, beside, reloaded):
 
 async def test_a_failed_unit_that_is_masked_stays_failed(machine, beside):
     await started(machine, "web.service", service("/bin/false"))
-    await becomes(beside, "web.service", "failed")
+    failed = await becomes(beside, "web.service", "failed")
     machine.path("/run/systemd/system/web.service").unlink()
     await machine.systemctl("mask", "--runtime", "web.service")
 
-    for method, arguments in (("reset_failed", ()), ("start", (LONG,))):
-        assert (await beside.tool(method, "web.service", *arguments)).outcome is Outcome.SKIPPED
+    for method in ("start", "start_anew"):
+        assert (await beside.tool(method, "web.service", failed.invocation, LONG)).outcome is Outcome.SKIPPED
 
     assert (await beside.unit("web.service")).failed
 
@@ -449,12 +522,16 @@ async def test_a_unit_that_may_not_be_stopped_by_itself_is_refused(machine, besi
 
 
 async def test_a_unit_that_may_not_be_started_by_itself_is_refused(machine, beside):
-    await machine.unit("web.service", service(head="RefuseManualStart=yes\n"))
+    await machine.unit("web.service", service("/bin/false", head="RefuseManualStart=yes\n"))
+    await machine.unit("front.service", service(head="Wants=web.service\n"))
+    await machine.systemctl("start", "front.service")
+    failed = await becomes(beside, "web.service", "failed")
 
-    for method, arguments in (("start", (LONG,)), ("restart", ("", LONG))):
-        result = await beside.tool(method, "web.service", *arguments)
+    for method in ("start", "start_anew", "restart"):
+        result = await beside.tool(method, "web.service", failed.invocation, LONG)
         assert result.outcome is Outcome.REFUSED
         assert "RefuseManualStart=" in result.reason
+    assert (await beside.unit("web.service")).failed  # nothing was cleared either
 
 
 async def test_a_changed_file_is_not_applied_as_a_side_effect(machine, beside):
@@ -496,8 +573,9 @@ async def test_a_unit_with_which_something_is_being_done_is_left_to_that(machine
     await machine.systemctl("stop", "--no-block", "web.service")
 
     for method, arguments in (
-        ("restart", (planned, LONG)), ("start", (LONG,)), ("limit_memory", (planned, None, 1 << 30)),
-    ):  # fmt: skip
+        *((method, (planned, LONG)) for method in ("restart", "start", "start_anew")),
+        ("limit_memory", (planned, None, 1 << 30)),
+    ):
         result = await beside.tool(method, "web.service", *arguments)
         assert result.outcome is Outcome.DEFERRED
         assert "look at systemctl list-jobs" in result.reason
@@ -557,21 +635,25 @@ async def test_a_unit_that_waits_to_be_started_again_is_not_made_to_wait(machine
 
 async def test_a_oneshot_is_done_when_it_ran_to_its_end(machine, beside, tmp_path):
     command = f"/bin/sh -c 'echo ran >>{tmp_path}/runs'"
-    await machine.unit("job.service", service(command, "Type=oneshot\n"))
+    failed = await failed_before(machine, beside, service(command, "Type=oneshot\n"))
 
-    result = await beside.tool("restart", "job.service", "", LONG)
+    result = await beside.tool("restart", "web.service", failed, LONG)
 
     assert result.outcome is Outcome.DONE
     assert (tmp_path / "runs").read_text() == "ran\n"
 
 
 async def test_a_unit_whose_condition_does_not_hold_was_not_started(machine, beside):
-    await machine.unit("web.service", service(head="ConditionPathExists=/no-such-file\n"))
+    failed = await failed_before(machine, beside, service(head="ConditionPathExists=/no-such-file\n"))
 
-    result = await beside.tool("start", "web.service", LONG)
+    still = await beside.tool("start", "web.service", failed, LONG)
+    cleared = await beside.tool("start_anew", "web.service", failed, LONG)
 
-    assert result.outcome is Outcome.FAILED
-    assert "a condition in its file does not hold" in result.reason
+    assert still.outcome is Outcome.FAILED
+    assert "it is still failed (exit-code, status 1) in the same run" in still.reason
+    assert cleared.outcome is Outcome.PARTIAL
+    assert cleared.reason.startswith("its failure and its count of starts were cleared, but it is inactive (dead)")
+    assert "a condition in its file does not hold" in cleared.reason
 
 
 async def test_an_instance_of_a_template_is_restarted_alone(machine, beside):
@@ -611,22 +693,32 @@ async def test_the_dependants_that_are_told_are_those_that_restart_with_it(machi
 # ── starting, and clearing a failure ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_unit_is_started_unless_it_runs_by_then(machine, beside):
-    await machine.unit("web.service", service())
+async def failed_before(machine, beside, text: str) -> str:
+    """The run in which web.service failed; its file is *text* by now."""
+    await started(machine, "web.service", service("/bin/false"))
+    failed = await becomes(beside, "web.service", "failed")
+    await machine.unit("web.service", text)
+    return failed.invocation
 
-    assert (await beside.tool("start", "web.service", LONG)).outcome is Outcome.DONE
+
+@pytest.mark.parametrize("method", ["start", "start_anew"])
+async def test_a_unit_is_started_unless_it_runs_by_then(machine, beside, method):
+    failed = await failed_before(machine, beside, service())
+
+    assert (await beside.tool(method, "web.service", failed, LONG)).outcome is Outcome.DONE
     now = await run_of(beside, "web.service")
-    second = await beside.tool("start", "web.service", LONG)
+    second = await beside.tool(method, "web.service", failed, LONG)
 
     assert (second.outcome, second.reason) == (Outcome.SKIPPED, "it is active (running) by now")
     assert await run_of(beside, "web.service") == now
 
 
-async def test_a_start_that_is_not_over_in_time_is_in_progress(machine, beside, tmp_path):
+@pytest.mark.parametrize("method", ["start", "start_anew"])
+async def test_a_start_that_is_not_over_in_time_is_in_progress(machine, beside, tmp_path, method):
     before = f"ExecStartPre=/bin/sh -c 'until test -e {tmp_path}/go; do sleep 0.02; done'\n"
-    await machine.unit("web.service", service(more=before))
+    failed = await failed_before(machine, beside, service(more=before))
 
-    result = await beside.tool("start", "web.service", 0.3)
+    result = await beside.tool(method, "web.service", failed, 0.3)
 
     assert result.outcome is Outcome.IN_PROGRESS
     assert "activating" in result.reason
@@ -642,25 +734,22 @@ async def test_a_unit_in_its_start_limit_is_started_after_its_failure_was_cleare
     assert failed.result == "start-limit-hit"
     (tmp_path / "fixed").touch()
 
-    early = await beside.tool("start", "web.service", LONG)
-    cleared = await beside.tool("reset_failed", "web.service")
-    late = await beside.tool("start", "web.service", LONG)
+    early = await beside.tool("start", "web.service", failed.invocation, LONG)
+    late = await beside.tool("start_anew", "web.service", failed.invocation, LONG)
 
     assert early.outcome is Outcome.FAILED
     assert "after systemctl reset-failed web.service it may be started again" in early.reason
-    assert (cleared.outcome, cleared.reason) == (
-        Outcome.DONE, "failed (start-limit-hit, status 0) → inactive (dead)",
-    )  # fmt: skip
     assert late.outcome is Outcome.DONE
     assert (await beside.unit("web.service")).running
 
 
-async def test_only_a_failure_is_cleared(machine, beside):
-    await started(machine, "web.service", service())
+async def test_a_unit_that_was_cleared_in_vain_says_so(machine, beside):
+    failed = await failed_before(machine, beside, service("/no/such/program", "Type=forking\n"))
 
-    result = await beside.tool("reset_failed", "web.service")
+    result = await beside.tool("start_anew", "web.service", failed, LONG)
 
-    assert (result.outcome, result.reason) == (Outcome.SKIPPED, "it is not failed, but active (running)")
+    assert result.outcome is Outcome.PARTIAL
+    assert result.reason.startswith("its failure and its count of starts were cleared, but it is failed (exit-code")
 
 
 # ── limits ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,10 +31,17 @@ MemoryMax=536870912
 Slice=system.slice
 User=www-data
 Id=web.service
+Names=www.service web.service
 Requires=system.slice web.socket
 BindsTo="srv-web\\\\x2ddata.mount"
 Requisite=
 Wants=network-online.target
+Upholds=cache.service
+Conflicts=shutdown.target apache2.service
+ConflictedBy=rescue.service
+RuntimeMaxUSec=1d
+FailureAction=none
+DropInPaths=/run/systemd/system/web.service.d/50-pacemaker.conf
 RequiredBy=shop.service
 RequisiteOf=shop.service checked.service
 BoundBy="front\\\\x2dend.service"
@@ -46,6 +53,7 @@ ActiveState=active
 SubState=running
 FragmentPath=/lib/systemd/system/web.service
 UnitFileState=enabled
+InactiveExitTimestampMonotonic=2193000000
 ActiveEnterTimestampMonotonic=2193658264
 ActiveExitTimestampMonotonic=0
 InactiveEnterTimestampMonotonic=1500000
@@ -71,16 +79,18 @@ def unit(text: str, **changed: str):
 def test_each_property_is_told_in_seconds_bytes_and_names():
     seen = unit(WEB)
 
+    assert (seen.name, seen.aliases, seen.names) == ("web.service", ("www.service",), ("web.service", "www.service"))
     assert (seen.name, seen.description) == ("web.service", 'Web = "the" front end')
     assert (seen.load, seen.active, seen.sub, seen.enabled) == ("loaded", "active", "running", "enabled")
     assert (seen.type, seen.result, seen.main_pid, seen.restarts) == ("notify", "success", 98, 2)
     assert (seen.exit_code, seen.exit_status) == (None, None)
     assert (seen.control_group, seen.slice) == ("/system.slice/web.service", "system.slice")
     assert seen.invocation == "25df4a89175f47049807f9c52828f3be"
-    assert (seen.active_since, seen.active_until, seen.inactive_since) == (2193.658264, None, 1.5)
+    assert (seen.began, seen.active_since, seen.active_until, seen.inactive_since) == (2193, 2193.658264, None, 1.5)
     assert (seen.restart_policy, seen.restart_delay) == ("on-failure", 0.0015)
     assert (seen.start_limit_burst, seen.start_limit_interval) == (5, 10)
     assert (seen.stop_timeout, seen.start_timeout, seen.longest_restart) == (90.5, None, None)
+    assert (seen.longest_run, seen.failure_action) == (86400, "none")
     assert (seen.memory_current, seen.memory_high, seen.memory_max) == (212992, None, 536870912)
     assert (seen.memory_accounting, seen.delegated, seen.oom_policy) == (True, False, "stop")
     assert (seen.can_start, seen.can_stop, seen.can_reload) == (True, True, True)
@@ -89,7 +99,9 @@ def test_each_property_is_told_in_seconds_bytes_and_names():
     assert seen.fragment == "/lib/systemd/system/web.service"
     assert seen.dependants == ("shop.service", "checked.service", r"front\x2dend.service")
     assert seen.requires == ("system.slice", "web.socket", r"srv-web\x2ddata.mount")
-    assert (seen.wants, seen.sockets) == (("network-online.target",), ("web.socket",))
+    assert (seen.wants, seen.sockets) == (("network-online.target", "cache.service"), ("web.socket",))
+    assert seen.conflicts == ("shutdown.target", "apache2.service", "rescue.service")
+    assert seen.drop_ins == ("/run/systemd/system/web.service.d/50-pacemaker.conf",)
 
 
 def test_all_that_is_read_is_asked_for():
