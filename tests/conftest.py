@@ -3,12 +3,15 @@
 And the machines that tests of several domains share: a real systemd, a group whose memory may be limited.
 """
 
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from tests import cgroups, components
+from tests.programs import leaking
 from tests.systemd import Machine, systemd
 
 
@@ -79,3 +82,18 @@ def memory_cgroup() -> Iterator[cgroups.MemoryCgroup]:
     components.need("memory limit")
     with cgroups.memory_cgroup() as group:
         yield group
+
+
+@pytest.fixture
+def leak(memory_cgroup: cgroups.MemoryCgroup) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """leak("--shape", …): `tests/programs/leaking.py` in the test's group, in which it is killed at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> "subprocess.Popen[bytes]":
+        started.append(memory_cgroup.start(sys.executable, leaking.__file__, *arguments, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

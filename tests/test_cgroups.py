@@ -22,21 +22,6 @@ LEAKING = Path(leaking.__file__)
 needs_memory_limit = pytest.mark.needs("memory limit")
 
 
-@pytest.fixture
-def leak(memory_cgroup):
-    """leak("--shape", …): the program in the test's group, in which it is killed at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str) -> "subprocess.Popen[bytes]":
-        started.append(memory_cgroup.start(sys.executable, LEAKING, *arguments, stderr=subprocess.PIPE))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

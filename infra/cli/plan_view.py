@@ -56,8 +56,9 @@ def _aligned(cells: tuple[Text, ...]) -> tuple[Text, ...]:
 def fullness(preview: Preview) -> tuple[Text, ...]:
     """Bar, percent, level and figures of what fills up; only the level of anything else; `unknown` when not seen."""
     if preview.seen is None:
-        absent = preview.gap.closed  # there is nothing to be seen
-        return (Text("none", style="dim") if absent else Text("unknown", style=STYLES["unknown"]), Text(preview.problem))
+        none = preview.gap.closed  # there is nothing to be seen
+        what = Text("none", style="dim") if none else Text("unknown", style=STYLES["unknown"])
+        return what, Text(preview.problem)
     looks = shown(preview.seen)
     level = Text(looks.level.value, style=STYLES[looks.level.value]) if looks.level is not None else Text("")
     if looks.percent is not None:

@@ -118,7 +118,8 @@ def test_the_files_of_version_2(version_2, tmp_path):
     version_2(**{
         "memory.stat": f"anon {40 * MIB}\nfile {50 * MIB}\nkernel 9\nshmem {10 * MIB}\ninactive_file {20 * MIB}\n"
         f"slab_reclaimable 5\nslab_unreclaimable {2 * MIB}\nslab 7",
-        "memory.swap.current": str(3 * MIB), "memory.swap.max": str(4 * MIB), "memory.high": str(200 * MIB), "memory.max": str(300 * MIB),
+        "memory.swap.current": str(3 * MIB), "memory.swap.max": str(4 * MIB),
+        "memory.high": str(200 * MIB), "memory.max": str(300 * MIB),
         "memory.events": "low 0\nhigh 90\nmax 80\noom 3\noom_kill 2\noom_group_kill 0",
         "memory.events.local": "low 0\nhigh 9\nmax 8\noom 1\noom_kill 1\noom_group_kill 0",
         "memory.pressure": "some avg10=1.50 avg60=2.25 avg300=0.2 total=1\nfull avg10=0.50 avg60=0.75 avg300=0 total=8",
@@ -403,21 +404,6 @@ def test_a_file_that_is_no_meminfo_is_unknown(tmp_path):
 
 
 # ── this kernel's own ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def leak(memory_cgroup):
-    """leak("--shape", …): the program in the test's group, in which it is killed at the end."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str) -> "subprocess.Popen[bytes]":
-        started.append(memory_cgroup.start(sys.executable, LEAKING, *arguments, stderr=subprocess.PIPE))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 async def test_a_real_group_is_told_as_its_own_files_tell_it(memory_cgroup, leak):
