@@ -67,9 +67,15 @@ class EndStaleProcesses(Action):
 
 
 class UnitAction(Action):
-    """Something that systemd does with one unit."""
+    """Something that systemd does with one unit; left alone when it is another run of it by then, or was stopped."""
+
+    risk: ClassVar[Risk] = Risk.AVAILABILITY
 
     unit: Text
+    invocation: str
+    """its run that was looked at"""
+    timeout: float
+    """seconds, longer than the unit's own"""
 
     def estimates(self) -> tuple[Estimate, ...]:
         """At most: only time shows whether it stays up."""
@@ -80,64 +86,53 @@ class UnitAction(Action):
 
     def told_by(self, item: ItemResult) -> ActionResult:
         """The result of *item*, with what systemd said. One that is still under way is neither done nor failed."""
-        if item.outcome is Outcome.IN_PROGRESS:
-            return ActionResult(outcome=Outcome.IN_PROGRESS, not_done=(item,), detail=item.reason)
+        if item.outcome in {Outcome.IN_PROGRESS, Outcome.PARTIAL}:
+            return ActionResult(outcome=item.outcome, not_done=(item,), detail=item.reason)
         return result_of([item]).model_copy(update={"detail": item.reason})
 
 
-class ResetFailed(UnitAction):
-    """Clear the failed state, and with it the count of starts that keeps systemd from one more."""
-
-    risk: ClassVar[Risk] = Risk.REPRODUCIBLE
-    undo: ClassVar[str] = "there is no way back; how it had failed is kept in the audit trail and the journal"
-    # Not repeatable: who dies in the middle leaves a unit that looks as if it were meant to be down.
-
-    RUNG: ClassVar[str] = "reset_failed"
-    """it frees nothing by itself, so the engine leaves it out of the next attempts: no second reset soon"""
-
-    action: Literal["services.reset_failed"] = "services.reset_failed"
-
-    def title(self) -> str:
-        return f"Let systemd start {self.unit} again: clear its failure and its count of starts"
-
-    def estimates(self) -> tuple[Estimate, ...]:
-        return ()
-
-    def apply(self, tools: Tools) -> ActionResult:
-        return self.told_by(tools.units.reset_failed(self.unit))
-
-
 class StartUnit(UnitAction):
-    """Start a unit that failed; left alone when it runs by then, or is masked."""
+    """Start a unit that failed."""
 
-    risk: ClassVar[Risk] = Risk.AVAILABILITY
     undo: ClassVar[str] = "not taken back; a unit that fails again is left as systemd leaves it"
     repeatable: ClassVar[bool] = True
 
     action: Literal["services.start"] = "services.start"
-    timeout: float
-    """seconds, longer than the unit's own"""
 
     def title(self) -> str:
         return f"Start {self.unit}"
 
     def apply(self, tools: Tools) -> ActionResult:
-        return self.told_by(tools.units.start(self.unit, self.timeout))
+        return self.told_by(tools.units.start(self.unit, self.invocation, self.timeout))
+
+
+class StartAnew(UnitAction):
+    """Start a unit that failed once too often: its failure is cleared first, and with it systemd's count of its starts.
+
+    One action, for between its two steps the unit looks as if somebody meant it to be down. Not repeatable for the
+    same reason: whoever dies right there leaves that to a person.
+    """
+
+    undo: ClassVar[str] = "not taken back; how it had failed is kept in the audit trail and the journal"
+
+    action: Literal["services.start_anew"] = "services.start_anew"
+
+    def title(self) -> str:
+        return f"Clear the failure of {self.unit} and systemd's count of its starts, and start it"
+
+    def apply(self, tools: Tools) -> ActionResult:
+        return self.told_by(tools.units.start_anew(self.unit, self.invocation, self.timeout))
 
 
 class RestartUnit(UnitAction):
-    """Restart a unit that flaps; left alone when it is another run of it by then."""
+    """Restart a unit that flaps."""
 
-    risk: ClassVar[Risk] = Risk.AVAILABILITY
     undo: ClassVar[str] = "a restart can't be taken back"
     repeatable: ClassVar[bool] = True
 
     action: Literal["services.restart"] = "services.restart"
-    invocation: str
     dependants: tuple[Text, ...] = ()
     """units that are restarted with it"""
-    timeout: float
-    """seconds, longer than the unit's own"""
 
     def title(self) -> str:
         others = f", and with it {', '.join(self.dependants)}" if self.dependants else ""

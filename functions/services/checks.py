@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatchcase
 
+from schemas.facts.units import Unit
 from schemas.settings.services import ServiceMonitoring
 
 TIMEOUT = 30.0
@@ -26,9 +27,9 @@ CHECKS = {
 """Glob of units → program, looked for where the system's are, and its arguments. Source: the programs' manual pages."""
 
 
-def check_of(unit: str, settings: ServiceMonitoring) -> tuple[str, ...] | None:
+def check_of(unit: Unit, settings: ServiceMonitoring) -> tuple[str, ...] | None:
     """What the settings say, or else the table; none when neither knows the unit. Pure."""
-    own = settings.of(unit).check
+    own = settings.of(*unit.names).check
     if own is not None:
         return own
-    return next((argv for glob, argv in CHECKS.items() if fnmatchcase(unit, glob)), None)
+    return next((argv for glob, argv in CHECKS.items() if any(fnmatchcase(name, glob) for name in unit.names)), None)

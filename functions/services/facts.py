@@ -54,6 +54,12 @@ class Found(Fact):
     """pid and lock files that are there"""
     holders: tuple[Holder, ...] = ()
     others: tuple[Unit, ...] = ()
-    """units that it needs or wants and that do not run: a start of it would start them too"""
+    """units that it needs or wants, at any remove, and that do not run: a start of it would start them too"""
+    stopped_along: tuple[Text, ...] = ()
+    """units that run, and that a start of it would stop"""
+    restarted_along: tuple[Text, ...] = ()
+    """units that run, and that a restart of it would restart, at any remove"""
+    ours: bool = False
+    """we run in it ourselves"""
     findings: tuple[Finding, ...] = ()
     """what could not be looked at"""

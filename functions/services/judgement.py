@@ -24,6 +24,8 @@ def gap(case: Case[ServiceMonitoring], seen: Seen) -> Gap:
         return _healthy(f"systemd knows no unit {case.target.partition(':')[2]}")
     if unit.masked:
         return _healthy(f"{unit.name} is masked: somebody forbade it to run")
+    if unit.failed_when_stopped:
+        return _healthy(f"{unit.name} was stopped, and only did not end in order: {ending(unit)}")
     if unit.failed:
         return _broken(f"{unit.name} failed: {ending(unit)}")
     if flaps(case, seen):
@@ -55,7 +57,8 @@ def _broken(reason: str) -> Gap:
 
 
 def flaps(case: Case[ServiceMonitoring], seen: Seen) -> bool:
-    """What no single read can tell is believed of the collector, unless somebody started the unit since it spoke.
+    """What no single read can tell is believed of the collector, unless somebody started the unit since it spoke, or
+    systemd itself counts fewer restarts.
 
     One that is down, or about to be, was stopped by somebody, however often it was restarted before. One that runs for
     longer than it may between two restarts has calmed down.
@@ -67,7 +70,8 @@ def flaps(case: Case[ServiceMonitoring], seen: Seen) -> bool:
     calm = max(settings.stable_for, settings.flap_within / settings.flap_restarts)
     if unit.running and unit.active_since is not None and seen.at - unit.active_since >= calm.total_seconds():
         return False
-    return heard.recent_restarts >= settings.flap_restarts and not _started_since(unit, heard)
+    recent = min(heard.recent_restarts, unit.restarts)
+    return recent >= settings.flap_restarts and not _started_since(unit, heard)
 
 
 def _started_since(unit: Unit, heard: ServiceState) -> bool:

@@ -78,9 +78,30 @@ def not_permitted(unit: str) -> Finding:
     )
 
 
-def scheduled(unit: Unit) -> Finding:
+def ours(unit: Unit) -> Finding:
     return Finding(
-        title=f"{unit.name} runs when its time comes, so it is not started in between",
+        title=f"{unit.name} is what we run in: a restart would end us in the middle",
+        command=("systemctl", "restart", unit.name),
+    )
+
+
+def managed(unit: Unit) -> Finding:
+    return Finding(
+        title=f"{unit.name} is run by Pacemaker: only the cluster knows on which node it may run",
+        command=("crm_mon", "--one-shot"),
+    )
+
+
+def endangers(unit: Unit) -> Finding:
+    return Finding(
+        title=f"if {unit.name} fails again, the machine follows (FailureAction={unit.failure_action})",
+        command=("systemctl", "cat", unit.name),
+    )
+
+
+def occasional(unit: Unit) -> Finding:
+    return Finding(
+        title=f"{unit.name} runs on occasion only, so it is not started in between",
         detail="a piece of work that failed may be half done; whether it may be repeated is for a person to say",
         command=("systemctl", "list-timers", "--all"),
     )
@@ -122,6 +143,14 @@ def would_start(unit: Unit, other: Unit) -> Finding:
         title=f"{other.name}, which {unit.name} starts with it, {state}: so {unit.name} is not started either",
         detail="start both by hand, or loosen the tie in the unit file",
         command=("systemctl", "start", unit.name),
+    )
+
+
+def would_stop(unit: Unit, others: Sequence[str]) -> Finding:
+    return Finding(
+        title=f"a start of {unit.name} would stop {', '.join(others)}, with which it can't run (Conflicts=)",
+        detail="decide which of them is to run, and disable the other",
+        command=("systemctl", "status", "--no-pager", *others),
     )
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 from functions.core.plan import Action, Plan, Rung
 from functions.core.remedy import Case
 from functions.services import notices
-from functions.services.actions import EndStaleProcesses, RemoveStaleFiles, ResetFailed, RestartUnit, StartUnit
+from functions.services.actions import EndStaleProcesses, RemoveStaleFiles, RestartUnit, StartAnew, StartUnit
 from functions.services.facts import Found, Holder, Seen
 from functions.services.judgement import flaps
 from schemas.facts.units import Unit
@@ -21,18 +22,25 @@ UNLIMITED = 90.0
 
 WHETHER_IT_STAYS = "whether it stays up, which only time shows"
 
+ANEW = "start_anew"
+"""Rung that clears systemd's count of starts. It frees nothing for sure, so when it is of no help the engine leaves it
+out of the next attempts: it is not cleared twice soon."""
+
+PACEMAKER = "/50-pacemaker.conf"
+"""Drop-in that Pacemaker puts beside each unit while it runs it."""
+
 
 def plan(case: Case[ServiceMonitoring], seen: Seen, found: Found) -> Plan:
     """Empty, with the reason as a finding, when the unit is not to be touched now."""
     unit = seen.unit
-    if unit is None or unit.masked:
+    if unit is None or unit.masked or unit.failed_when_stopped:
         return Plan()
     told = (*notices.why(unit), *found.findings, *notices.what_to_do(unit))
     held = list(_obstacles(case, seen, unit, found)) or list(_too_often(case, unit, seen.at))
     if held:
         return Plan(findings=(*held, *told))
     stale, others = _sorted(unit, found.holders)
-    rungs = _rungs(case, unit, seen.at, found, stale)
+    rungs = tuple(_rungs(case, unit, seen.at, found, stale))
     return Plan(rungs=rungs, findings=(*notices.held_by_others(unit, others), *told))
 
 
@@ -44,19 +52,25 @@ def _obstacles(case: Case[ServiceMonitoring], seen: Seen, unit: Unit, found: Fou
     settings = case.settings
     if not unit.failed and not flaps(case, seen):
         yield notices.was_reset(unit)
-    if settings.protects(unit.name):
+    if settings.protects(*unit.names):
         yield notices.protected(unit.name)
-    if not settings.may_restart(unit.name):
+    if not settings.may_restart(*unit.names):
         yield notices.not_permitted(unit.name)
-    if unit.scheduled:
-        yield notices.scheduled(unit)
+    if found.ours:
+        yield notices.ours(unit)
+    if any(path.endswith(PACEMAKER) for path in unit.drop_ins):
+        yield notices.managed(unit)
+    if unit.failure_action != "none":
+        yield notices.endangers(unit)
+    if unit.occasional:
+        yield notices.occasional(unit)
     if unit.job:
         yield notices.busy(unit)
     if _refuses(unit):
         yield notices.refuses(unit)
     if unit.reload_needed:
         yield notices.reload_needed(unit)
-    yield from _ties(settings, unit, found.others)
+    yield from _ties(settings, unit, found)
     if found.check is not None and not found.check.passed:
         yield notices.check_failed(unit, found.check)
 
@@ -66,16 +80,18 @@ def _refuses(unit: Unit) -> bool:
     return start or (not unit.failed and (unit.refuses_manual_stop or not unit.can_stop))
 
 
-def _ties(settings: ServiceMonitoring, unit: Unit, others: Sequence[Unit]) -> Iterator[Finding]:
-    """Units that a start would start too, though they are meant to be down, or that are to be healed first."""
-    for other in others:
+def _ties(settings: ServiceMonitoring, unit: Unit, found: Found) -> Iterator[Finding]:
+    """Units that are to be healed first, or that it would start, stop or restart along though that is not to be."""
+    for other in found.others:
         required = other.name in unit.requires
-        if required and other.failed:
+        if required and other.failed and not other.failed_when_stopped:
             yield notices.needs(unit, other)
         elif _meant_to_be_down(settings, other, required=required):
             yield notices.would_start(unit, other)
+    if found.stopped_along:
+        yield notices.would_stop(unit, found.stopped_along)
     if not unit.failed:
-        protected = [name for name in unit.dependants if settings.protects(name)]
+        protected = [name for name in found.restarted_along if settings.protects(name)]
         if protected:
             yield notices.touches_protected(unit, protected)
 
@@ -83,8 +99,10 @@ def _ties(settings: ServiceMonitoring, unit: Unit, others: Sequence[Unit]) -> It
 def _meant_to_be_down(settings: ServiceMonitoring, other: Unit, *, required: bool) -> bool:
     if other.masked:
         return required  # one that is only wanted is passed by
+    if other.failed_when_stopped:
+        return True
     if other.failed:
-        return other.scheduled or settings.protects(other.name) or not settings.may_restart(other.name)
+        return other.occasional or settings.protects(*other.names) or not settings.may_restart(*other.names)
     ran = other.active_since is not None
     return ran and other.type != "oneshot" and not other.ended_by_itself and not other.sockets
 
@@ -95,7 +113,7 @@ def _too_often(case: Case[ServiceMonitoring], unit: Unit, at: float) -> Iterator
     if wait <= 0:
         return
     if unit.out_of_starts:
-        if ResetFailed.RUNG in case.skip_rungs:
+        if ANEW in case.skip_rungs:
             yield notices.start_limit(unit, wait)
     elif 2 * (unit.restarts + 2) > unit.start_limit_burst:  # the first start, systemd's, and ours
         yield notices.start_limit(unit, wait)
@@ -115,27 +133,24 @@ def _counted_for(unit: Unit, at: float) -> float:
 
 def _rungs(
     case: Case[ServiceMonitoring], unit: Unit, at: float, found: Found, stale: Sequence[Holder]
-) -> tuple[Rung, ...]:
+) -> Iterator[Rung]:
     """A unit that is down waits for no maintenance window: what a start would prevent has come already."""
     due = None if unit.running else case.now
-    rungs: list[Rung] = []
     if stale:
-        rungs.append(_rung("end_stale_processes", "Processes that outlived it", _end(case, unit, stale), due))
+        yield _rung("end_stale_processes", "Processes that outlived it", _end(case, unit, stale), due)
     if found.stale_files:
         files = RemoveStaleFiles(unit=unit.name, files=found.stale_files, groups=(own_group(unit),))
-        rungs.append(_rung("remove_stale_files", "Files that it left behind", files, due))
-    if unit.out_of_starts and _counted_for(unit, at) > 0:
-        rungs.append(_rung(ResetFailed.RUNG, "systemd's count of its starts", ResetFailed(unit=unit.name), due))
-    if unit.failed:
-        start = StartUnit(unit=unit.name, timeout=_start_time(unit))
-        rungs.append(_rung("start", "Start it", start, due, WHETHER_IT_STAYS))
+        yield _rung("remove_stale_files", "Files that it left behind", files, due)
+    run: dict[str, Any] = {"unit": unit.name, "invocation": unit.invocation}
+    if not unit.failed:
+        timeout = _start_time(unit) + _stop_time(unit)
+        restart = RestartUnit(**run, dependants=found.restarted_along, timeout=timeout)
+        yield _rung("restart", "Restart it", restart, due, WHETHER_IT_STAYS)
+    elif unit.out_of_starts and _counted_for(unit, at) > 0:
+        anew = StartAnew(**run, timeout=_start_time(unit))
+        yield _rung(ANEW, "Start it, though systemd gave up", anew, due, WHETHER_IT_STAYS)
     else:
-        restart = RestartUnit(
-            unit=unit.name, invocation=unit.invocation, dependants=unit.dependants,
-            timeout=_start_time(unit) + _stop_time(unit),
-        )  # fmt: skip
-        rungs.append(_rung("restart", "Restart it", restart, due, WHETHER_IT_STAYS))
-    return tuple(rungs)
+        yield _rung("start", "Start it", StartUnit(**run, timeout=_start_time(unit)), due, WHETHER_IT_STAYS)
 
 
 def _rung(name: str, title: str, action: Action, due: datetime | None, unknown_effects: str = "") -> Rung:
@@ -158,7 +173,7 @@ def _end(case: Case[ServiceMonitoring], unit: Unit, stale: Sequence[Holder]) -> 
 
 
 def _sorted(unit: Unit, holders: Sequence[Holder]) -> tuple[list[Holder], list[Holder]]:
-    """Those that are left of the unit, and those of others.
+    """Those that are left of the unit, and those of others; while a run of it is under way, none is left over.
 
     systemd puts each process of a service into the service's control group, where it stays: who is elsewhere is
     another's, or was started by hand, however much its command looks like ours.
@@ -167,7 +182,8 @@ def _sorted(unit: Unit, holders: Sequence[Holder]) -> tuple[list[Holder], list[H
     stale = [
         holder
         for holder in holders
-        if (holder.group == group or holder.group.startswith(f"{group}/"))
+        if unit.at_rest
+        and (holder.group == group or holder.group.startswith(f"{group}/"))
         and notices.unit_of(holder.group) == unit.name
     ]
     return stale, [holder for holder in holders if holder not in stale]

@@ -3,7 +3,7 @@
 from time import monotonic
 
 from functions.core.remedy import Case, Remedy
-from functions.services.actions import EndStaleProcesses, RemoveStaleFiles, ResetFailed, RestartUnit, StartUnit
+from functions.services.actions import EndStaleProcesses, RemoveStaleFiles, RestartUnit, StartAnew, StartUnit
 from functions.services.facts import Seen
 from functions.services.judgement import gap
 from functions.services.planning import plan
@@ -18,7 +18,7 @@ KIND = "unit"
 def targets(settings: ServiceMonitoring, probes: Probes) -> list[str]:
     """Every unit that is watched and not masked. Raises ProbeError."""
     units = probes.units.services(settings.units)
-    return [f"{KIND}:{unit.name}" for unit in units if settings.watches(unit.name) and not unit.masked]
+    return [f"{KIND}:{unit.name}" for unit in units if settings.watches(*unit.names) and not unit.masked]
 
 
 def observe(case: Case[ServiceMonitoring], probes: Probes) -> Seen:
@@ -36,7 +36,7 @@ REMEDY = Remedy(
     section_name="service_monitoring",
     section=ServiceMonitoring,
     listens=(ServiceState,),
-    actions=(EndStaleProcesses, RemoveStaleFiles, ResetFailed, StartUnit, RestartUnit),
+    actions=(EndStaleProcesses, RemoveStaleFiles, StartUnit, StartAnew, RestartUnit),
     targets=targets,
     observe=observe,
     gap=gap,

@@ -97,7 +97,8 @@ async def _all(
     probes, lacking, found = probes_of(configuration), list[str](), 0
     for remedy in remedies:
         section = getattr(configuration, remedy.section_name)
-        signals = BusSignals(bus, host, remedy.listens) if bus is not None else None
+        tolerance = configuration.policy.future_tolerance
+        signals = BusSignals(bus, host, remedy.listens, tolerance) if bus is not None else None
         try:
             async for each in preview(
                 remedy, section, host, probes, signals=signals, wanted=wanted, everything=everything

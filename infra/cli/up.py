@@ -87,7 +87,7 @@ async def _plan(
 ) -> None:  # fmt: skip
     probes, host = probes_of(configuration), screen.standing.host
     for remedy in remedies:
-        signals = BusSignals(bus, host, remedy.listens)
+        signals = BusSignals(bus, host, remedy.listens, configuration.policy.future_tolerance)
         try:
             async for each in preview(
                 remedy, getattr(configuration, remedy.section_name), host, probes, signals=signals

@@ -196,7 +196,8 @@ class FunctionHost:
             probes=self._machine.probes, tools=self._machine.tools, ledger=ledger, fence=self._fence,
             leases=BusLeases(await self._bus.bucket(Bucket.LEASES), host, self._holder, ttl), brake=self._brake,
             permits=permits, plans=BusPlans(await self._bus.bucket(Bucket.PLANS), host, remedy.name, self._clock),
-            signals=BusSignals(self._bus, host, remedy.listens), story=self._story,
+            signals=BusSignals(self._bus, host, remedy.listens, policy.future_tolerance, self._clock),
+            story=self._story,
         )  # fmt: skip
         return Engine(remedy, self._section(remedy), policy.of(remedy.name, host), host, ports, self._clock)
 

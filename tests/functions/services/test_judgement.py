@@ -5,7 +5,7 @@ import pytest
 from functions.services.restart_failed import REMEDY
 from schemas.health import Level
 from schemas.probes import ProbeError
-from tests.functions.services.world import APP, TARGET, World, case, down, flapping, heard, running, seen, unit
+from tests.functions.services.world import APP, AT, TARGET, World, case, down, flapping, heard, running, seen, unit
 
 
 def gap(facts, event=None, **settings):
@@ -26,6 +26,10 @@ def test_a_failed_unit_is_open_and_says_how_it_ended():
         (unit(load="masked"), "is masked"),
         (unit(enabled="masked-runtime"), "is masked"),
         (running(), "runs since 1 h"),
+        (
+            unit(exit_status=143, began=AT - 3700, active_until=AT - 3601, main_ended=AT - 3600),
+            "app.service was stopped, and only did not end in order: its main process ended with status 143",
+        ),
     ],
 )
 def test_what_runs_was_stopped_or_is_masked_is_closed(facts, why):
@@ -69,6 +73,10 @@ def test_a_flapping_unit_has_calmed_down_when_it_runs_for_longer_than_it_may_bet
 )
 def test_flapping_is_believed_of_what_was_heard_lately_of_this_run_of_starts_only(event):
     assert gap(running(restarts=4, seconds=199), event).closed
+
+
+def test_one_word_of_a_collector_does_not_make_a_unit_flap_that_systemd_did_not_restart_so_often():
+    assert gap(running(restarts=2, seconds=199), flapping(restarts=0, recent_restarts=99, invocation="")).closed
 
 
 @pytest.mark.parametrize("facts", [down(restarts=4), unit(active="deactivating", sub="stop-sigterm", restarts=4)])

@@ -92,7 +92,7 @@ async def test_a_unit_without_starts_left_is_reset_and_started(ward, machine, tm
 
     await here.until_alert("resolved")
 
-    assert here.acted == ["reset_failed", "start"]
+    assert here.acted == ["start_anew"]
     assert "gave up" in here.story.alerts[0].title
     assert (await here.until_state("active"))["SubState"] == "running"
 
@@ -104,12 +104,12 @@ async def test_a_second_reset_is_not_made_and_a_person_is_told(ward, machine):
     await machine.systemctl("start", "app.service", check=False)
     await here.until_state("failed")
 
-    await here.until(lambda: "start" in here.acted)
+    await here.until(lambda: here.acted)
     await here.until_state("failed")
     here.clock.advance(here.policy.cooldown * 1.3)
     await here.until(lambda: "empty_plan" in here.refused())
 
-    assert here.acted.count("reset_failed") == 1
+    assert here.acted == ["start_anew"]
     told = [record["plan"] for record in here.story.records if record.get("rule") == "empty_plan"]
     assert any("its own limit is 5 starts in 1 h" in finding.title for finding in told[-1].findings)
 
@@ -175,6 +175,84 @@ async def test_a_unit_that_was_stopped_on_purpose_stays_stopped(ward, machine):
     assert (event.level, event.stopped_on_purpose) == (Level.OK, True)
     assert (here.beside.acted, here.story.alerts) == ([], [])
     assert (await machine.show("app.service", "ActiveState"))["ActiveState"] == "inactive"
+
+
+async def test_a_unit_that_was_stopped_on_purpose_and_failed_only_thereby_stays_down(ward, machine, tmp_path):
+    here = ward()
+    script = f'trap "exit 143" TERM; touch {tmp_path}/up; while :; do sleep 0.02; done'
+    await machine.unit("app.service", service(f"/bin/sh -c '{script}'", "Restart=always\n"))
+    await machine.systemctl("start", "app.service")
+    await here.look()
+    await until(lambda: (tmp_path / "up").exists())
+    await machine.systemctl("stop", "app.service")
+    await here.until_state("failed")
+
+    events = [await here.look() for _ in range(3)]
+
+    assert {(event.level, event.stopped_on_purpose) for event in events} == {(Level.OK, True)}
+    assert "app.service was stopped" in events[-1].reason
+    assert (here.beside.acted, here.story.alerts) == ([], [])
+    assert (await machine.show("app.service", "ActiveState"))["ActiveState"] == "failed"
+
+
+async def test_a_unit_that_was_stopped_along_with_what_it_is_bound_to_stays_down(ward, machine, tmp_path):
+    here = ward()
+    script = f'trap "exit 143" TERM; touch {tmp_path}/up; while :; do sleep 0.02; done'
+    await machine.unit("db.service", service("/bin/sleep 1000"))
+    await machine.unit("app.service", service(f"/bin/sh -c '{script}'", head="BindsTo=db.service\nAfter=db.service\n"))
+    await machine.systemctl("start", "app.service")
+    await here.look()
+    await until(lambda: (tmp_path / "up").exists())
+    await machine.systemctl("stop", "db.service")
+    await here.until_state("failed")
+
+    assert (await here.look()).level is Level.OK
+
+    assert here.beside.acted == []
+
+
+async def test_a_unit_is_not_started_when_that_would_stop_one_that_runs(ward, machine):
+    here = ward()
+    await machine.unit("app.service", service("/bin/sleep 1000", head="Conflicts=other.service\n"))
+    await machine.unit("other.service", service("/bin/sleep 1000"))
+    await machine.systemctl("start", "app.service")
+    await here.look()
+    await crash(here)
+    await machine.systemctl("start", "other.service")
+
+    await here.until(lambda: "empty_plan" in here.refused())
+
+    assert here.beside.acted == []
+    assert (await machine.show("other.service", "ActiveState"))["ActiveState"] == "active"
+    plan = next(record["plan"] for record in here.story.records if record.get("rule") == "empty_plan")
+    assert plan.findings[0].title.startswith("a start of app.service would stop other.service")
+
+
+async def test_what_was_run_once_by_hand_is_not_run_again(ward, machine):
+    here = ward(settle="30 s")
+    machine.run("systemd-run", "--unit=app", "/bin/sh", "-c", "exit 9")
+    await here.until_state("failed")
+    await here.look()
+    here.clock.advance(here.settings.settle)
+
+    await here.until(lambda: "empty_plan" in here.refused())
+
+    assert here.beside.acted == []
+    assert (await here.look()).level is Level.WARNING
+
+
+async def test_a_unit_that_is_known_by_another_name_is_protected_by_that(ward, machine):
+    here = ward(protected=["mysql"])
+    await machine.unit("app.service", service("/bin/sleep 1000"))
+    machine.path("/run/systemd/system/mysql.service").symlink_to("/run/systemd/system/app.service")
+    await machine.systemctl("daemon-reload")
+    await machine.systemctl("start", "mysql.service")
+    await here.look()
+    await crash(here)
+
+    await here.until(lambda: "empty_plan" in here.refused())
+
+    assert here.beside.acted == []
 
 
 async def test_a_unit_that_failed_and_was_reset_by_a_person_stays_down(ward, machine):

@@ -47,7 +47,7 @@ def test_a_failed_unit_is_started():
 def test_what_is_left_goes_before_it_is_started_processes_first_for_they_hold_the_files():
     what = found(stale_files=("/run/a.pid", "/run/a.lock"), holders=(holder(GROUP), holder(f"{GROUP}/worker", pid=8)))
     made = planned(unit(**TRIED, **HOUR), what=what)
-    assert rungs(made) == ["end_stale_processes", "remove_stale_files", "reset_failed", "start"]
+    assert rungs(made) == ["end_stale_processes", "remove_stale_files", "start_anew"]
     end, files, *_ = [rung.actions[0] for rung in made.rungs]
     assert [process.pid for process in end.processes] == [7, 8]
     assert end.title() == "End what is left of app.service and holds port 8080: pid 7, 8"
@@ -55,7 +55,7 @@ def test_what_is_left_goes_before_it_is_started_processes_first_for_they_hold_th
 
 
 def test_a_flapping_unit_that_runs_is_restarted_and_told_with_whom():
-    made = planned(running(seconds=60, restarts=4, dependants=("web.service",)), flapping())
+    made = planned(running(seconds=60, restarts=4), flapping(), found(restarted_along=("web.service",)))
     (action,) = made.rungs[0].actions
     assert rungs(made) == ["restart"]
     assert (action.invocation, list(action.items())) == ("1", [APP, "web.service"])
@@ -84,8 +84,14 @@ def test_a_unit_that_is_down_waits_for_no_maintenance_window_and_one_that_runs_d
         (unit(), {"protected": ["app"]}, "app.service is protected"),
         (unit(), {"restart": False}, "app.service may not be restarted"),
         (unit(), {"services": {"app": {"restart": False}}}, "app.service may not be restarted"),
-        (unit(type="oneshot"), {}, "runs when its time comes"),
-        (unit(sockets=("app.timer",)), {}, "runs when its time comes"),
+        (unit(type="oneshot"), {}, "runs on occasion only"),
+        (unit(sockets=("app.timer",)), {}, "runs on occasion only"),
+        (unit(enabled="transient"), {}, "runs on occasion only"),
+        (unit("app@3-10.0.0.1:80-10.0.0.2:4242.service", sockets=("app.socket",)), {}, "runs on occasion only"),
+        (unit(aliases=("mysql.service",)), {"protected": ["mysql"]}, "app.service is protected"),
+        (unit(aliases=("mysql.service",)), {"services": {"mysql": {"restart": False}}}, "may not be restarted"),
+        (unit(drop_ins=("/run/systemd/system/app.service.d/50-pacemaker.conf",)), {}, "is run by Pacemaker"),
+        (unit(failure_action="reboot-force"), {}, "the machine follows (FailureAction=reboot-force)"),
         (unit(job=True), {}, "something is being done with app.service"),
         (unit(can_start=False), {}, "can't be started or restarted by hand"),
         (unit(refuses_manual_start=True), {}, "can't be started or restarted by hand"),
@@ -120,10 +126,11 @@ def test_one_that_must_not_be_stopped_is_not_restarted_but_started_when_it_is_do
 
 
 def test_a_restart_that_would_restart_a_protected_unit_is_left_out():
-    made = planned(running(seconds=60, restarts=4, dependants=("web.service", "dbus.service")), flapping())
+    along = found(restarted_along=("web.service", "dbus.service"))
+    made = planned(running(seconds=60, restarts=4), flapping(), along)
     assert made.empty
     assert "would restart dbus.service too" in titles(made)
-    assert not planned(unit(dependants=("dbus.service",))).empty  # a start restarts nobody
+    assert not planned(unit(), what=along).empty  # a start restarts nobody
 
 
 def test_a_broken_configuration_is_told_with_what_the_check_said():
@@ -213,15 +220,15 @@ def test_where_its_processes_would_be_is_known_of_a_unit_without_any(facts, grou
 
 def test_a_unit_without_starts_left_is_reset_first_and_only_once():
     worn = unit(**TRIED, **HOUR)
-    assert rungs(planned(worn)) == ["reset_failed", "start"]
-    again = planned(worn, skip_rungs=frozenset({"reset_failed"}))
+    assert rungs(planned(worn)) == ["start_anew"]
+    again = planned(worn, skip_rungs=frozenset({"start_anew"}))
     assert again.empty
     assert "is not started for another 1 h: its own limit is 5 starts in 2 h" in titles(again)
 
 
 def test_no_reset_is_needed_when_the_time_for_counting_is_over():
     assert rungs(planned(unit(**TRIED))) == ["start"]
-    assert rungs(planned(unit(**TRIED), skip_rungs=frozenset({"reset_failed"}))) == ["start"]
+    assert rungs(planned(unit(**TRIED), skip_rungs=frozenset({"start_anew"}))) == ["start"]
 
 
 @pytest.mark.parametrize(
@@ -272,10 +279,11 @@ def test_each_action_does_what_it_says():
     world = World()
     what = found(stale_files=("/run/a.pid",), holders=(holder(GROUP),))
     carry_out(planned(unit(**TRIED, **HOUR), what=what), world)
+    carry_out(planned(unit()), world)
     carry_out(planned(running(seconds=60, restarts=4), flapping()), world)
     assert world.done == [
-        ("end", "7", "10.0"), ("remove_stale", "/run/a.pid", GROUP), ("reset_failed", APP), ("start", APP, "100.0"),
-        ("restart", APP, "1", "190.0"),
+        ("end", "7", "10.0"), ("remove_stale", "/run/a.pid", GROUP), ("start_anew", APP, "1", "100.0"),
+        ("start", APP, "1", "100.0"), ("restart", APP, "1", "190.0"),
     ]  # fmt: skip
 
 
@@ -304,7 +312,7 @@ def units(draw, names=NAMES):
         reload_needed=draw(flag), restarts=draw(st.integers(0, 9)),
         restart_policy=draw(st.sampled_from(["no", "always"])),
         start_limit_burst=draw(st.integers(0, 9)), start_limit_interval=draw(st.sampled_from([0.0, 10.0, 1e6])),
-        sockets=draw(st.sampled_from([(), ("a.timer",), ("a.socket",)])), dependants=draw(st.lists(NAMES).map(tuple)),
+        sockets=draw(st.sampled_from([(), ("a.timer",), ("a.socket",)])),
         invocation=draw(st.sampled_from(["", "1", "2"])), active_since=draw(st.none() | st.floats(0, AT)),
     )  # fmt: skip
 
@@ -316,7 +324,7 @@ def units(draw, names=NAMES):
     check=st.none()
     | st.builds(Check, argv=st.just(("x",)), answer=st.none() | st.builds(Checked, passed=st.booleans())),
     event=st.none() | st.builds(heard) | st.builds(flapping),
-    skip=st.sampled_from([frozenset(), frozenset({"reset_failed"})]),
+    skip=st.sampled_from([frozenset(), frozenset({"start_anew"})]),
 )
 def test_nobody_is_touched_who_must_not_be(facts, others, holders, check, event, skip):
     settings = ServiceMonitoring(protected=("keep",))
@@ -331,14 +339,17 @@ def test_nobody_is_touched_who_must_not_be(facts, others, holders, check, event,
     if made.empty:
         return
     assert not facts.masked
-    assert not facts.scheduled
+    assert not facts.occasional
     assert not facts.job
     assert not settings.protects(facts.name)
     assert facts.failed or event is not None
     assert facts.active not in {"inactive", "deactivating"}
     assert check is None or check.passed
     assert {action.unit for action in actions} == {facts.name}
-    assert made.rungs[-1].name in {"start", "restart"}
-    assert rungs(made).count("reset_failed") <= (not skip)
+    assert made.rungs[-1].name in {"start", "restart"} - skip | {"start_anew"} - skip
+    assert not what.stopped_along
+    assert not facts.failed_when_stopped
     if made.rungs[-1].name == "restart":
-        assert not any(map(settings.protects, facts.dependants))
+        assert not any(map(settings.protects, what.restarted_along))
+    if not facts.at_rest:
+        assert not told

@@ -1,8 +1,13 @@
 """What is found about a unit that is down."""
 
+import os
+
+import pytest
+
 from functions.services.checks import CHECKS, check_of
 from functions.services.facts import Found
 from functions.services.restart_failed import REMEDY
+from functions.services.survey import MOST
 from schemas.facts.commands import Checked
 from schemas.facts.processes import Listener
 from schemas.settings.services import ServiceMonitoring
@@ -28,15 +33,33 @@ def test_who_holds_its_ports_is_found_once_for_each_port():
         for address in ("0.0.0.0", "[::]")
     ]
     other = Listener(protocol="tcp", address="127.0.0.1:1", port=1, holders=(process(8),), cgroups=("/b",))
-    found = look(World(listening=[*held, other]), services={"app": {"ports": [8080]}})
+    found = look(World({APP: unit()}, listening=[*held, other]), services={"app": {"ports": [8080]}})
     assert [(each.port, each.process, each.group) for each in found.holders] == [(8080, process(), "/a")]
 
 
-def test_nothing_is_stale_of_a_unit_that_runs():
+@pytest.mark.parametrize(
+    "facts",
+    [running(pid_file="/run/app.pid"), unit(active="activating", sub="start", pid_file="/run/app.pid")],
+    ids=["runs", "is being started"],
+)
+def test_nothing_is_stale_while_a_run_is_under_way(facts):
     world = World(paths={"/run/app.pid"})
-    found = look(world, running(pid_file="/run/app.pid"), services={"app": {"ports": [8080]}})
+    found = look(world, facts, services={"app": {"ports": [8080]}})
     assert (found.stale_files, found.holders) == ((), ())
     assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    "now",
+    [running(invocation="2"), unit(invocation="2"), unit(active="activating", sub="start"), None],
+    ids=["runs", "ran and failed again", "is being started", "is gone"],
+)
+def test_who_was_met_while_it_was_started_by_somebody_may_be_of_the_new_run(now):
+    listener = Listener(protocol="tcp", address="[::]:8080", port=8080, holders=(process(),), cgroups=("/a",))
+    world = World({APP: unit()}, listening=[listener], after={APP: now} if now is not None else {APP: None})
+    found = look(world, services={"app": {"ports": [8080]}})
+    assert found.holders == ()
+    assert "could not look at who holds its ports: it was started meanwhile" in titles(found)
 
 
 def test_what_it_needs_and_does_not_run_is_found():
@@ -50,14 +73,60 @@ def test_what_it_needs_and_does_not_run_is_found():
     assert "system.slice" not in world.asked
 
 
+def test_what_is_started_along_is_found_at_any_remove_and_what_runs_brings_nothing_along():
+    others = (
+        down("db.service", wants=("cache.service",), requires=("db.target",)), down("cache.service"),
+        down("db.target", wants=("old.service",)), down("old.service", wants=(APP,)),
+        running("fine.service", wants=("far.service",)), down("far.service"),
+    )  # fmt: skip
+    world = World({each.name: each for each in others})
+    found = look(world, unit(wants=("db.service", "fine.service")))
+    assert [each.name for each in found.others] == ["db.service", "cache.service", "old.service"]
+
+
+def test_a_start_that_would_stop_others_says_whom():
+    others = (
+        running("apache2.service"), down("old.service"), running("shutdown.target"),
+        down("db.service", conflicts=("mysql.service", APP)), running("mysql.service"),
+        down("shut.target", job=True),
+    )  # fmt: skip
+    world = World({each.name: each for each in others})
+    facts = unit(wants=("db.service",), conflicts=("apache2.service", "old.service", "db.service", "shut.target"))
+    assert look(world, facts).stopped_along == ("apache2.service", "shut.target", "mysql.service")
+
+
+def test_a_restart_that_would_restart_others_says_whom_at_any_remove():
+    others = (running("web.service", dependants=("dbus.service",)), running("dbus.service"), down("idle.service"))
+    world = World({each.name: each for each in others})
+    tied = {"dependants": ("web.service", "idle.service")}
+    assert look(world, running(**tied)).restarted_along == ("web.service", "dbus.service")
+    assert look(world, unit(**tied)).restarted_along == ()
+
+
+def test_ties_without_end_are_not_followed_for_ever():
+    world = World()
+    for number in range(2 * MOST):
+        name = f"app@{number}.service"
+        world.known[name] = down(name, wants=(f"app@{number + 1}.service",))
+    found = look(world, unit(wants=("app@0.service",)))
+    assert len(found.others) == MOST
+    assert f"there are more than {MOST} units" in titles(found)
+
+
+def test_a_unit_in_which_we_run_is_known_as_such():
+    group = "/system.slice/app.service"
+    assert look(World(inside={group: (1, os.getpid())}), running(control_group=group)).ours
+    assert not look(World(inside={group: (1,)}), running(control_group=group)).ours
+
+
 def test_each_part_that_cannot_be_read_is_told_and_stops_no_other():
     world = World(paths={"/run/app.pid"}, broken={"listeners", "db.service"})
     facts = unit(pid_file="/run/app.pid", requires=("db.service",))
     found = look(world, facts, services={"app": {"ports": [8080]}})
     assert found.stale_files == ("/run/app.pid",)
     assert titles(found) == (
-        "could not look at who holds its ports: listeners: permission denied\n"
-        "could not look at db.service: db.service: permission denied"
+        "could not look at db.service: db.service: permission denied\n"
+        "could not look at who holds its ports: listeners: permission denied"
     )
 
 
@@ -66,10 +135,11 @@ def test_each_part_that_cannot_be_read_is_told_and_stops_no_other():
 
 def test_a_check_of_the_settings_takes_the_place_of_the_one_built_in():
     settings = ServiceMonitoring(services={"nginx": {"check": ["/opt/nginx", "-t"]}})
-    assert check_of("nginx.service", settings) == ("/opt/nginx", "-t")
-    assert check_of("nginx.service", ServiceMonitoring()) == ("nginx", "-t", "-q")
-    assert check_of("postfix@-.service", ServiceMonitoring()) == ("postfix", "check")
-    assert check_of(APP, ServiceMonitoring()) is None
+    assert check_of(unit("nginx.service"), settings) == ("/opt/nginx", "-t")
+    assert check_of(unit("nginx.service"), ServiceMonitoring()) == ("nginx", "-t", "-q")
+    assert check_of(unit(aliases=("bind9.service",)), ServiceMonitoring()) == ("named-checkconf",)
+    assert check_of(unit("postfix@-.service"), ServiceMonitoring()) == ("postfix", "check")
+    assert check_of(unit(), ServiceMonitoring()) is None
 
 
 def test_the_longest_glob_tells_about_a_unit():

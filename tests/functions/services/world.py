@@ -73,10 +73,18 @@ def found(**facts: Any) -> Found:
 
 
 @dataclass
+class Groups:
+    inside: dict[str, tuple[int, ...]]
+
+    def processes(self, path: str) -> tuple[int, ...]:
+        return self.inside.get(path, ())
+
+
+@dataclass
 class World:
     """Every probe and every tool; a part named in `broken` raises ProbeError."""
 
-    known: dict[str, Unit] = field(default_factory=dict)
+    known: dict[str, Unit | None] = field(default_factory=dict)
     paths: set[str] = field(default_factory=set)
     listening: list[Listener] = field(default_factory=list)
     answers: dict[str, Checked] = field(default_factory=dict)
@@ -92,6 +100,14 @@ class World:
         return self
 
     files = processes = commands = units
+    inside: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """control group → its processes"""
+    after: dict[str, Unit | None] = field(default_factory=dict)
+    """what a unit becomes once the listeners were read"""
+
+    @property
+    def memory(self) -> "Groups":
+        return Groups(self.inside)
 
     def read(self, what: str) -> None:
         self.asked.append(what)
@@ -116,6 +132,7 @@ class World:
 
     def listeners(self, ports):
         self.read("listeners")
+        self.known |= self.after
         return [each for each in self.listening if each.port in ports]
 
     def check(self, command: Command) -> Checked | None:
@@ -132,11 +149,11 @@ class World:
     def restart(self, unit, invocation, timeout):
         return self.do("restart", unit, invocation, timeout)
 
-    def start(self, unit, timeout):
-        return self.do("start", unit, timeout)
+    def start(self, unit, invocation, timeout):
+        return self.do("start", unit, invocation, timeout)
 
-    def reset_failed(self, unit):
-        return self.do("reset_failed", unit)
+    def start_anew(self, unit, invocation, timeout):
+        return self.do("start_anew", unit, invocation, timeout)
 
     def end(self, process, grace):
         return self.do("end", process.pid, grace)

@@ -88,7 +88,7 @@ def test_what_does_not_run_has_no_bar():
 def test_a_unit_is_shown_with_its_state_and_why_it_is_to_be_brought_back():
     seen = UnitSeen(unit=Unit(name="app.service", active="failed", sub="failed"), at=1.0)
     gap = Gap(amount=1, unit="units", reason="app.service failed: exit-code 1")
-    start = Rung(name="start", title="Start it", actions=(StartUnit(unit="app.service", timeout=1.0),))
+    start = Rung(name="start", title="Start it", actions=(StartUnit(unit="app.service", invocation="1", timeout=1.0),))
 
     lines = drawn(block(service(seen, gap, Plan(rungs=(start,)))), 120)
 

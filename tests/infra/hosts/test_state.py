@@ -99,11 +99,48 @@ async def test_what_is_over_is_loaded_as_it_is_remembered_and_who_remembers_old_
     assert await one.load(TARGET) == Remembered(over, revision)
 
     old = BusLedger(await site.bucket(Bucket.INCIDENTS), HOST, FUNCTION)  # not started: it hears nothing
+    old._watch.problem = ""  # as one to which nothing was told yet
     assert await old.load(TARGET) == Remembered(None, 0)
     with pytest.raises(LedgerConflict):
         await old.save(incident(), 0)
+    assert await old.load(TARGET) == Remembered(over, revision)  # it asks the bus, without waiting for news
     await until(lambda: other._mirror.get(TARGET) == over)
     assert await other.load(TARGET) == Remembered(over, revision)
+
+
+async def test_while_the_watch_is_broken_the_bus_is_asked(site):
+    one, other = await ledger(site), await ledger(site)
+    over = incident(IncidentState.CLOSED)
+    revision = await one.save(over, 0)
+    await until(lambda: other._mirror.get(TARGET) == over)
+    other._watch.problem = "the stream is gone"
+    other._hear = lambda *_: None  # and hears nothing
+    await one.save(incident(), revision)
+
+    assert (await other.load(TARGET)).incident.open
+
+
+async def test_one_that_is_damaged_after_it_was_over_is_not_overwritten(site):
+    one = await ledger(site)
+    revision = await one.save(incident(IncidentState.CLOSED), 0)
+    await (await site.bucket(Bucket.INCIDENTS)).update(KEY, b"{", revision)
+    await until(lambda: TARGET not in one._mirror)
+
+    with pytest.raises(NotStored, match=f"is damaged.*look at key {KEY}"):
+        await one.load(TARGET)
+
+
+async def test_an_incident_of_another_target_is_taken_for_neither(site, caplog):
+    elsewhere = subjects.state_key(HOST, FUNCTION, "bytes:/srv")
+    one = await ledger(site)
+    await (await site.bucket(Bucket.INCIDENTS)).create(elsewhere, incident().model_dump_json().encode())
+
+    await until(lambda: "it is about bytes:/var, which belongs elsewhere" in caplog.text)
+
+    assert not one.is_open(TARGET)
+    assert await one.load(TARGET) == Remembered(None, 0)
+    with pytest.raises(NotStored, match="is damaged"):
+        await one.load("bytes:/srv")
 
 
 async def test_what_was_deleted_is_read_again(site):
@@ -131,6 +168,24 @@ async def test_what_changed_while_the_bus_was_away_is_known_afterwards(site):
 
     await until(lambda: not one.is_open(TARGET) and not other.is_open(TARGET))
     await until(lambda: one.is_open("bytes:/srv") and other.is_open("bytes:/srv"))
+
+
+async def test_what_is_saved_into_a_bucket_that_was_made_anew_is_open_at_once(site):
+    one = await ledger(site)
+    revision = 0
+    for _ in range(5):
+        revision = await one.save(incident(IncidentState.CLOSED), revision)
+    await one._watch.stop()  # and hears of nothing
+    await site.remove(Bucket.INCIDENTS)
+    await site.join()  # makes it anew
+    with pytest.raises(LedgerConflict):
+        await one.save(incident(), revision)
+
+    remembered = await one.load(TARGET)
+    assert remembered == Remembered(None, 0)
+    await one.save(incident(), remembered.revision)
+
+    assert one.is_open(TARGET)
 
 
 async def test_a_bucket_that_was_made_anew_is_mirrored_although_its_revisions_began_again(site):
