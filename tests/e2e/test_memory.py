@@ -92,7 +92,7 @@ async def test_a_leak_is_told_then_contained_before_memory_runs_out_and_what_is_
     assert MemoryCgroup(group, version).oom_kills == 0
 
     trends = await site.told(MemoryTrend, LEAKY)
-    assert {trend.out_of_memory_kills for trend in trends} == {0}
+    assert {trend.out_of_memory_kills for trend in trends} <= {0, None}, "none where its group was just being made anew"
     assert (trends[-1].level, trends[-1].instance) == (Level.OK, after["InvocationID"])
 
     for name in shapes:
@@ -113,8 +113,13 @@ async def test_the_function_alone_needs_nothing_but_its_own(site: ServiceSite, t
     blocked.mkdir()
     for name in OTHERS:
         (blocked / f"{name}.py").write_text(f"raise ImportError({name!r} + ' is not installed here')")
-    await site.service("test-leaky", f"{PROGRAM} --shape linear --rate {MIB} --limit {10 * MIB}", LIMIT)
+    await site.service("test-leaky", f"{PROGRAM} --shape linear --rate {200 * MIB} --limit {70 * MIB}", LIMIT)
     await site.machine.systemctl("start", "test-leaky")
+
+    async def near_its_limit() -> bool:
+        return int((await site.machine.show("test-leaky", "MemoryCurrent"))["MemoryCurrent"]) > 75 * MIB
+
+    await until(near_its_limit)
     run = await site.machine.show("test-leaky", "InvocationID")
     await site.run(
         {"policy": {"mode": "dry_run"}, "memory_monitoring": settings()["memory_monitoring"]},
@@ -123,7 +128,7 @@ async def test_the_function_alone_needs_nothing_but_its_own(site: ServiceSite, t
     now = datetime.now(UTC)
     health = MemoryTrend(
         target=LEAKY, level=Level.CRITICAL, reason="it leaks", observed_at=now, instance=run["InvocationID"],
-        trend=Trend.EXHAUSTING, detector=Detector.FAST, per_hour=100.0 * MIB, floor_start=MIB, floor_now=5 * MIB,
+        trend=Trend.EXHAUSTING, detector=Detector.FAST, per_hour=200.0 * MIB, floor_start=9 * MIB, floor_now=76 * MIB,
         seconds_to_limit=300, series_since=now,
     )  # fmt: skip
     event = Event[MemoryTrend](source="/test", type=MemoryTrend.type_name(), subject=LEAKY, time=now, data=health)
