@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import AwareDatetime, Field
 
 from schemas.facts.memory import Detector, Trend
+from schemas.facts.processes import ProcessGrowth
 from schemas.health import Health
 from schemas.text import PathText, Text
 
@@ -44,6 +45,9 @@ class MemoryTrend(Health):
     )
     out_of_memory_kills: int | None = Field(None, ge=0)
     strangled: bool = Field(False, description="Its MemoryHigh holds it, and all of its tasks wait for memory.")
+    processes: tuple[ProcessGrowth, ...] = Field(
+        (), max_length=5, description="Those that grew most since the service had settled."
+    )
     findings: tuple[Text, ...] = Field((), description="What the figures leave open, one sentence each.")
 
 

@@ -37,6 +37,8 @@ class Known(NamedTuple):
     failing: bool
     sampled_at: float
     """seconds since the epoch, 0 for never"""
+    closely: bool = False
+    """its processes are looked at one by one"""
 
 
 NEVER = Known(failing=False, sampled_at=0.0)
@@ -85,6 +87,8 @@ class Instance(Fact):
     holding: Holding | None = None
     killed: bool = False
     """it does not run: it was ended for lack of memory"""
+    processes: tuple[ProcessMemory, ...] = ()
+    """one by one, where that was asked for or costs nothing"""
     restarts_itself: bool = True
     """somebody starts it again when the kernel kills it"""
     error: str = ""
@@ -119,7 +123,8 @@ def read_all(settings: MemoryMonitoring, probes: Probes, known: Mapping[str, Kno
     for candidate in sorted(watched.values(), key=lambda each: known.get(each.target, NEVER)):
         spent = monotonic() - began
         if spent < budget:
-            found.append(_read(candidate))
+            closely = known.get(candidate.target, NEVER).closely
+            found.append(_with_processes(_read(candidate), probes) if closely else _read(candidate))
         else:
             error = f"no time was left, others took {spent:.1f} s"
             found.append(Instance(target=candidate.target, error=error, left_out=True))
@@ -131,6 +136,17 @@ def _read(candidate: _Candidate) -> Instance | None:
         return candidate.read()
     except ProbeError as error:
         return Instance(target=candidate.target, error=str(error))
+
+
+def _with_processes(instance: Instance | None, probes: Probes) -> Instance | None:
+    """Who can't be read is not told: what the service holds as a whole is."""
+    if instance is None or instance.processes or instance.holding is None or not instance.holding.group:
+        return instance
+    try:
+        pids = probes.memory.processes(instance.holding.group)
+        return instance.model_copy(update={"processes": tuple(probes.processes.memory(pids))})
+    except ProbeError:
+        return instance
 
 
 def _from(kind: str, source: Callable[[], Iterator[_Candidate]], known: Mapping[str, Known]) -> list[_Candidate]:
@@ -290,10 +306,14 @@ def _of_container(container: Container, probes: Probes, limits: _Limits) -> Hold
 
 def _process_match(name: str, match: ProcessMatch, probes: Probes, limits: _Limits) -> Instance | None:
     matching = probes.processes.matching(match.command, match.user)
-    holding = _of_processes(_memory_of([each.pid for each in matching], probes), limits)
+    processes = _memory_of([each.pid for each in matching], probes)
+    holding = _of_processes(processes, limits)
     if holding is None:
         return None
-    return Instance(target=plain(f"process:{name}"), name=instance_of_processes(matching), holding=holding)
+    return Instance(
+        target=plain(f"process:{name}"), name=instance_of_processes(matching), holding=holding,
+        processes=tuple(processes),
+    )  # fmt: skip
 
 
 def _without_nested(found: Collection[Instance]) -> list[Instance]:

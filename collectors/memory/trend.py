@@ -12,6 +12,7 @@ from collectors.memory import growth, instances
 from collectors.memory.growth import Criteria, Figures
 from collectors.memory.instances import HOST, Holding, Instance, Known
 from collectors.memory.series import LEAST_GAP, SETTLE, Series
+from collectors.memory.shares import Shares
 from schemas.facts.files import Fact
 from schemas.facts.memory import Growth, Trend
 from schemas.health import Health, Level
@@ -40,6 +41,8 @@ SHARED_SHARE = 0.5
 
 SPARKS = 60
 
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class TargetMemory(Fact):
     """What is remembered of one service and its latest instance."""
@@ -59,6 +62,7 @@ class TargetMemory(Fact):
     """of them, seen at `killed_at`"""
     strangled: bool = False
     """by its high, at the last sample"""
+    shares: Shares = Shares()
     sampled_at: AwareDatetime | None = None
     present: bool = True
     """a target at the last look"""
@@ -72,11 +76,17 @@ class TrendMemory(Memory):
 
 def read(settings: MemoryMonitoring, probes: Probes, memory: TrendMemory) -> list[Instance]:
     known = {
-        target: Known(each.failing, each.sampled_at.timestamp() if each.sampled_at is not None else 0.0)
+        target: Known(each.failing, at.timestamp(), closely=_closely(each, at + settings.every))
         for target, each in memory.targets.items()
-        if each.present
+        if each.present and (at := each.sampled_at or LONG_AGO)
     }
     return instances.read_all(settings, probes, known)
+
+
+def _closely(known: TargetMemory, now: datetime) -> bool:
+    """Whether its processes are to be looked at one by one."""
+    grows = known.growth is not None and known.growth.trend in {Trend.GROWING, Trend.EXHAUSTING}
+    return known.shares.due(known.series.age, now, grows=grows)
 
 
 def judge(
@@ -148,8 +158,12 @@ def _sample(
     if known.standing is not None and known.standing.level.rank > raw.rank:
         eased = _eased_level(settings, series, figures, known)
     standing = stand(known.standing, raw, eased, now, confirm=CONFIRM, recent=3 * settings.every)
+    shares = known.shares
+    if instance.processes and _closely(known, now):
+        shares = shares.looked(instance.processes, now)
     known = known.model_copy(
         update={
+            "shares": shares,
             "series": series, "growth": said, "standing": standing, "sampled_at": now, "present": True,
             "failing": False, "out_of_memory_kills": holding.out_of_memory_kills,
             "shared_first": known.shared_first if series.began == known.series.began else holding.shared,
@@ -240,6 +254,7 @@ def _event(case: _Case) -> MemoryTrend:
         per_hour_low=said.per_hour_low, per_hour_high=said.per_hour_high, floor_start=said.floor_start,
         floor_now=said.floor_now, seconds_to_limit=said.seconds_to_limit, window=said.window,
         series_since=datetime.fromtimestamp(known.series.began, UTC), sparkline=sparkline(known.series),
+        processes=known.shares.growing,
         out_of_memory_kills=holding.out_of_memory_kills, strangled=known.strangled, findings=tuple(_findings(case)),
     )  # fmt: skip
 

@@ -53,6 +53,17 @@ def _forecast(outlook: Outlook) -> str:
     return f"at that pace it reaches its limit in {show_duration(outlook.seconds)}"
 
 
+def growing(heard: MemoryTrend) -> Iterator[Finding]:
+    """The processes that grew most, as the collector saw them."""
+    for each in heard.processes:
+        grown, held = show_size(each.grown), show_size(each.memory)
+        yield Finding(
+            title=f"process {each.identity.pid} grew by {grown} since {each.since:%Y-%m-%d %H:%M} UTC, to {held}:"
+            f" {each.identity.command or 'no arguments'}",
+            amount=each.grown, unit="bytes",
+        )  # fmt: skip
+
+
 def processes(found: Found) -> Iterator[Finding]:
     """The largest ones, with what a leak of something else than memory shows in: threads and descriptors."""
     for process in found.processes:

@@ -72,6 +72,7 @@ class _Planner:
     def _findings(self) -> Iterator[Finding]:
         yield notices.trend(self._case.target, self._seen, self._heard, self._outlook)
         yield from self._notices
+        yield from notices.growing(self._heard)
         yield from notices.processes(self._found)
         yield from self._found.findings
 

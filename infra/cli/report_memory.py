@@ -10,7 +10,7 @@ from functions.core.remedy import Case
 from functions.memory.services import observe
 from infra.cli.report_view import Cells, Rows, View, duration, sizes
 from schemas.facts.files import Fact
-from schemas.facts.processes import MemoryMapping, ProcessMemory
+from schemas.facts.processes import MemoryMapping, ProcessGrowth, ProcessMemory
 from schemas.memory import MemoryPressure, MemoryTrend
 from schemas.probes import ProbeError, Probes
 from schemas.settings.root import Configuration
@@ -52,8 +52,14 @@ def details(health: MemoryTrend) -> Rows:
         yield "slope", f"{_pace(health.per_hour) or '0 B'} an hour{_interval(health)}"
     if health.seconds_to_limit is not None:
         yield "forecast", f"at its limit in {duration(health.seconds_to_limit)}"
+    grown = [(f"+{show_size(each.grown)}", _grown(each)) for each in health.processes]
+    yield from _labelled("grew most", sizes(grown))
     if health.out_of_memory_kills:
         yield "killed", f"{health.out_of_memory_kills} times by the kernel, for lack of memory"
+
+
+def _grown(process: ProcessGrowth) -> str:
+    return f"process {process.identity.pid} since {process.since:%H:%M} UTC, now {show_size(process.memory)}"
 
 
 def _use(health: MemoryTrend) -> str:

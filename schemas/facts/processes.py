@@ -1,5 +1,7 @@
 """Processes, what they hold of the memory, and who listens on a port."""
 
+from pydantic import AwareDatetime
+
 from schemas.facts.files import Fact
 from schemas.text import PathText, Text
 
@@ -27,6 +29,15 @@ class ProcessMemory(Fact):
     threads: int = 0
     descriptors: int | None = None
     """open ones; none when that can't be read"""
+
+
+class ProcessGrowth(Fact):
+    identity: ProcessIdentity
+    memory: int
+    """bytes"""
+    grown: int
+    """bytes, since it was looked at first"""
+    since: AwareDatetime
 
 
 class MemoryMapping(Fact):

@@ -95,6 +95,10 @@ async def test_a_leak_is_told_then_contained_before_memory_runs_out_and_what_is_
     assert {trend.out_of_memory_kills for trend in trends} <= {0, None}, "none where its group was just being made anew"
     assert (trends[-1].level, trends[-1].instance) == (Level.OK, after["InvocationID"])
 
+    grew = next(trend.processes for trend in reversed(trends) if trend.processes)
+    assert grew[0].grown > 10 * MIB, "who leaks is named"
+    assert "leaking.py" in grew[0].identity.command
+
     for name in shapes:
         told = await site.told(MemoryTrend, f"unit:{name}.service")
         assert told, name

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.health import Level
 from schemas.incident import IncidentState
-from tests.functions.services.ward import Beside, Ward
+from tests.functions.services.ward import Host, Ward
 from tests.waiting import until
 
 LISTENING = Path(__file__).with_name("listening.py")
@@ -17,7 +17,7 @@ TARGET = "unit:app.service"
 
 @pytest.fixture(scope="module")
 def beside_once(systemd_machine):
-    beside = Beside(systemd_machine)
+    beside = Host(systemd_machine)
     yield beside
     beside.end()
 

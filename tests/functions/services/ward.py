@@ -1,10 +1,6 @@
 """The function, its collector and the real engine on a real systemd: they read and act in its namespaces."""
 
 import asyncio
-import pickle
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,38 +14,29 @@ from schemas.alert import Alert
 from schemas.envelope import Event
 from schemas.services import ServiceState
 from schemas.settings.services import ServiceMonitoring
+from tests.beside import Beside
 from tests.functions.core.tank import Plant, Tanks
 from tests.systemd import Machine
 from tests.waiting import until
 
 LONG = 60  # seconds
 
-BESIDE = """
-import pickle, sys
+CALLED = """
 from infra.hosts.local import LocalProbes, LocalTools
 
 held = {"probes": LocalProbes(), "tools": LocalTools()}
-while True:
-    try:
-        kind, port, method, arguments = pickle.load(sys.stdin.buffer)
-    except EOFError:
-        break
-    try:
-        answer = getattr(getattr(held[kind], port), method)(*arguments)
-    except Exception as error:
-        answer = error
-    pickle.dump(answer, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+
+
+def called(kind, port, method, arguments):
+    return getattr(getattr(held[kind], port), method)(*arguments)
 """
 
 
-class Beside:
+class Host:
     """This machine's probes and tools, beside the systemd of the test as they are beside a host's."""
 
     def __init__(self, machine: Machine) -> None:
-        argv = machine.argv(sys.executable, "-c", BESIDE)
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._one_at_a_time = threading.Lock()
+        self._beside = Beside(machine, CALLED)
         self.probes: Any = Far(self, "probes")
         self.tools: Any = Far(self, "tools")
         self.acted: list[tuple[str, str]] = []
@@ -58,43 +45,31 @@ class Beside:
     def call(self, kind: str, port: str, method: str, arguments: tuple[object, ...]) -> Any:
         if kind == "tools":
             self.acted.append((method, str(arguments[0])))
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with self._one_at_a_time:
-            pickle.dump((kind, port, method, arguments), self._process.stdin)
-            self._process.stdin.flush()
-            answer = pickle.load(self._process.stdout)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return self._beside.call(kind, port, method, arguments)
 
     def end(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        assert self._process.wait(LONG) == 0
+        self._beside.end()
 
 
 class Far:
     """`probes.units.unit(name)` becomes a call inside."""
 
-    def __init__(self, beside: Beside, *path: str) -> None:
-        self._beside = beside
+    def __init__(self, host: Host, *path: str) -> None:
+        self._host = host
         self._path = path
 
     def __getattr__(self, name: str) -> "Far":
-        return Far(self._beside, *self._path, name)
+        return Far(self._host, *self._path, name)
 
     def __call__(self, *arguments: object) -> Any:
         kind, port, method = self._path
-        return self._beside.call(kind, port, method, arguments)
+        return self._host.call(kind, port, method, arguments)
 
 
 class Ward(Plant):
     """An engine for one unit, and the collector whose events it hears."""
 
-    def __init__(self, machine: Machine, beside: Beside, unit: str = "app.service", **settings: Any) -> None:
+    def __init__(self, machine: Machine, beside: Host, unit: str = "app.service", **settings: Any) -> None:
         self.machine = machine
         self.beside = beside
         self.unit = unit

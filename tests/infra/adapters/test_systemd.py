@@ -1,8 +1,6 @@
 """A real systemd. What is tested runs beside it, in its namespaces, as it does on a host: one process for all tests."""
 
 import asyncio
-import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from schemas.facts.units import Unit
 from schemas.probes import ProbeError
 from schemas.remediation import Outcome
 from tests import cgroups
+from tests.beside import Beside
 from tests.systemd import Machine
 from tests.waiting import until
 
@@ -24,59 +23,39 @@ LONG = 60  # seconds
 SLEEP = "/bin/sleep 1000"
 V1 = "control groups of version 1"
 
-BESIDE = """
-import pickle, sys
+CALLED = """
 from infra.adapters import systemd
 
-while True:
-    try:
-        kind, settings, method, arguments = pickle.load(sys.stdin.buffer)
-    except EOFError:
-        break
-    try:
-        answer = getattr(getattr(systemd, kind)(**settings), method)(*arguments)
-    except Exception as error:
-        answer = error
-    pickle.dump(answer, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+
+def called(kind, settings, method, arguments):
+    return getattr(getattr(systemd, kind)(**settings), method)(*arguments)
 """
 
 
-class Beside:
+class Units:
     """Calls a probe or tool of units inside; what it raises there is raised here."""
 
     def __init__(self, machine: Machine) -> None:
-        argv = machine.argv(sys.executable, "-c", BESIDE)
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._beside = Beside(machine, CALLED)
 
     async def probe(self, method: str, *arguments, **settings):
-        return await asyncio.to_thread(self._call, "Systemd", settings, method, arguments)
+        return await asyncio.to_thread(self._beside.call, "Systemd", settings, method, arguments)
 
     async def tool(self, method: str, *arguments, **settings):
-        return await asyncio.to_thread(self._call, "SystemdTools", settings, method, arguments)
+        return await asyncio.to_thread(self._beside.call, "SystemdTools", settings, method, arguments)
 
     async def unit(self, name: str) -> Unit:
         found = await self.probe("unit", name)
         assert found is not None
         return found
 
-    def _call(self, *request):
-        pickle.dump(request, self._process.stdin)
-        self._process.stdin.flush()
-        answer = pickle.load(self._process.stdout)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
     def end(self) -> None:
-        self._process.stdin.close()
-        self._process.stdout.close()
-        assert self._process.wait(LONG) == 0
+        self._beside.end()
 
 
 @pytest.fixture(scope="module")
 def beside_once(systemd_machine):
-    beside = Beside(systemd_machine)
+    beside = Units(systemd_machine)
     yield beside
     beside.end()
 
