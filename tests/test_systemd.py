@@ -20,7 +20,7 @@ from tests.waiting import until
 MIB = 1 << 20
 TOP = Path(__file__).parents[1]
 ANSAI = Path(sys.prefix) / "bin" / "ansai"
-LEAK = f"{sys.executable} {leaking.__file__} --shape linear --rate {200 * MIB}"
+LEAK = f'"{sys.executable}" "{leaking.__file__}" --shape linear --rate {200 * MIB}'
 UNIT = "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst={burst}\n[Service]\nExecStart={command}\n{more}"
 
 

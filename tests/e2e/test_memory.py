@@ -28,7 +28,7 @@ HEALTHY = 20
 """Services of each healthy shape, every one with a seed of its own."""
 WITHIN = 300
 """Seconds in which the whole story must be over."""
-PROGRAM = f"exec {sys.executable} {REPOSITORY}/tests/programs/leaking.py"
+PROGRAM = f'exec "{sys.executable}" "{REPOSITORY}/tests/programs/leaking.py"'
 LEAKY = "unit:test-leaky.service"
 LEAKS_ONCE = (
     "if mkdir /run/leaked; then "

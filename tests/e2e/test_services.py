@@ -20,7 +20,7 @@ SETTINGS = {
         "units": ["test-*.service"], "every": "200 ms", "settle": "500 ms", "stable_for": "1 s", "steady_every": "1 s",
     },
 }  # fmt: skip
-RUNS = f'exec {sys.executable} -c "import time; time.sleep(3600)"'
+RUNS = f'exec "{sys.executable}" -c "import time; time.sleep(3600)"'
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ async def test_a_pid_file_that_a_crash_left_is_removed_before_the_start(ward, ma
 async def test_a_process_that_outlived_its_unit_and_holds_its_port_is_ended(ward, machine, tmp_path):
     port = free_port()
     here = ward(services={"app": {"ports": [port]}})
-    command = f"{sys.executable} {LISTENING} {port} {tmp_path}/crashed"
+    command = f'"{sys.executable}" "{LISTENING}" {port} "{tmp_path}/crashed"'
     await machine.unit("app.service", service(command, "KillMode=process\n"))
     await machine.systemctl("start", "app.service")
     await here.until_state("failed")
@@ -148,7 +148,7 @@ async def test_a_process_of_another_unit_that_holds_its_port_lives_and_is_named(
     port = free_port()
     here = ward(services={"app": {"ports": [port]}})
     (tmp_path / "crashed").touch()
-    command = f"{sys.executable} {LISTENING} {port} {tmp_path}/crashed"
+    command = f'"{sys.executable}" "{LISTENING}" {port} "{tmp_path}/crashed"'
     await machine.unit("other.service", service(command))
     await machine.unit("app.service", service(command, "Type=notify\n"))
     await machine.systemctl("start", "other.service")

@@ -789,7 +789,7 @@ async def test_a_limit_on_a_unit_that_does_not_run_holds_from_its_start(machine,
 
 @limits
 async def test_a_limit_near_what_is_in_use_is_refused(machine, beside, tmp_path):
-    hold = f'{sys.executable} -c \'held = bytearray({64 * MIB}); open("{tmp_path}/up", "w"); input()\''
+    hold = f'"{sys.executable}" -c \'held = bytearray({64 * MIB}); open("{tmp_path}/up", "w"); input()\''
     await started(machine, "web.service", service(hold, "StandardInput=file:/dev/ptmx\n"))
     await until(lambda: (tmp_path / "up").exists())
     run = await run_of(beside, "web.service")
