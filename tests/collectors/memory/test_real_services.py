@@ -3,6 +3,7 @@
 Only the clock is not real: a look is a minute after the one before, however soon it comes.
 """
 
+import shlex
 import subprocess
 import sys
 from datetime import timedelta
@@ -172,7 +173,7 @@ async def test_units_of_a_real_systemd_are_read_while_they_run(machine):
         held = [each.holding.held if each.holding is not None else 0 for each in found.values()]
         return found if len(held) == 2 and min(held) > 30 * MIB else None
 
-    program = " ".join(map(str, leaking(500 * MIB, "--limit", str(30 * MIB))))
+    program = shlex.join(map(str, leaking(500 * MIB, "--limit", str(30 * MIB))))
     service = f"[Service]\nExecStart={program}\n"
     await machine.unit("leaking.service", f"{service}MemoryAccounting=yes\nMemoryMax=300M\nRestart=always\n")
     await machine.unit("plain.service", f"{service}MemoryAccounting=no\n")
