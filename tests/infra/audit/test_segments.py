@@ -18,11 +18,12 @@ AT = datetime(2026, 11, 30, tzinfo=UTC)
 HASH = "ab" * 32
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 fields = st.fixed_dictionaries(
     {"step": st.sampled_from(Step), "mode": st.sampled_from(Mode)},
     optional={
         "text": texts, "rung": texts, "seen": texts, "target": texts, "correlation": texts, "plan_hash": texts,
-        "outcome": st.sampled_from(Outcome), "position": st.integers(0, 9), "items": st.lists(texts, max_size=3),
+        "outcome": st.sampled_from(Outcome), "position": st.integers(0, 9), "items": st.lists(paths, max_size=3),
         "gap": st.builds(Gap, amount=st.none() | st.floats(0, 1e18), unit=texts),
         "data": st.dictionaries(texts | st.sampled_from(["previous", "sequence"]), texts | st.none(), max_size=3),
     },
