@@ -85,7 +85,7 @@ def read(settings: MemoryMonitoring, probes: Probes, memory: TrendMemory) -> lis
 
 def _closely(known: TargetMemory, now: datetime) -> bool:
     """Whether its processes are to be looked at one by one."""
-    grows = known.growth is not None and known.growth.trend in {Trend.GROWING, Trend.EXHAUSTING}
+    grows = known.growth is not None and known.growth.trend.leaks
     return known.shares.due(known.series.age, now, grows=grows)
 
 
@@ -215,7 +215,7 @@ def criteria_of(settings: MemoryMonitoring) -> Criteria:
 
 def level_of(settings: MemoryMonitoring, said: Growth, figures: Figures) -> Level:
     """Of one sample by itself. Pure."""
-    if said.trend not in {Trend.GROWING, Trend.EXHAUSTING}:
+    if not said.trend.leaks:
         return Level.OK
     return Level.CRITICAL if _why_critical(settings, said, figures) else Level.WARNING
 
@@ -313,7 +313,7 @@ def _strangled_text(case: _Case) -> str:
 
 def _findings(case: _Case) -> Iterator[str]:
     said, holding = case.growth, case.holding
-    pressed = said.trend in {Trend.GROWING, Trend.EXHAUSTING}
+    pressed = said.trend.leaks
     if case.kills:
         yield _kill_text(case)
     if case.known.strangled:

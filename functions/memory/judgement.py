@@ -96,7 +96,7 @@ def excess(heard: MemoryTrend, seen: Seen) -> int:
 
 
 def confirmed(heard: MemoryTrend) -> bool:
-    return heard.trend in {Trend.GROWING, Trend.EXHAUSTING}
+    return heard.trend.leaks
 
 
 def growth(heard: MemoryTrend) -> str:

@@ -19,6 +19,11 @@ class Trend(StrEnum):
     EXHAUSTING = "exhausting"
     """it reaches its limit within the lead time"""
 
+    @property
+    def leaks(self) -> bool:
+        """Growth that one of the detectors calls a leak."""
+        return self in {Trend.GROWING, Trend.EXHAUSTING}
+
 
 class Detector(StrEnum):
     SLOW = "slow"
